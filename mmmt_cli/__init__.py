@@ -1,0 +1,1 @@
+"""The `mmmt` command line: thin, typed sub-commands over the three packages."""
