@@ -105,11 +105,12 @@ class ConfigurationFile:
 
     Attributes:
         path: Where it was read from; only used for messages.
-        values: The plain values.
+        values: The plain values, overrides applied.
     """
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
+        self._overridden: dict[tuple[int | str, ...], str] = {}
         try:
             self._tree = yaml.compose(text, Loader=yaml.SafeLoader)
             self.values: Any = yaml.safe_load(text)
@@ -135,10 +136,38 @@ class ConfigurationFile:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: cannot be read: {error}") from error
 
+    def override(self, location: Sequence[str], value: Any, origin: str) -> None:
+        """Replaces one value; later errors about it name `origin` instead of a line of the file.
+
+        Args:
+            location: Keys from the root to the value; missing mappings on the way are created.
+            value: The new value; None removes the key.
+            origin: Who says so, e.g. `override 'rig:=kitti'`.
+
+        Raises:
+            ConfigurationError: A key on the way is not a mapping.
+        """
+        mapping = self.values
+        for depth, part in enumerate(location[:-1]):
+            if mapping.get(part) is None:
+                mapping[part] = {}
+            mapping = mapping[part]
+            if not isinstance(mapping, dict):
+                raise ConfigurationError(f"{origin}: '{'.'.join(location[: depth + 1])}' has no keys of its own")
+        if value is None:
+            mapping.pop(location[-1], None)
+        else:
+            mapping[location[-1]] = value
+        self._overridden[tuple(location)] = origin
+
     def error(self, location: Sequence[int | str], message: str) -> ConfigurationError:
-        """Returns an error that names the file and the line of `location`."""
+        """Returns an error that names the file and the line of `location`, or the override that set it."""
         line = _line_of(self._tree, location)
         where = f"{self.path}:{line}" if line else str(self.path)
+        for depth in range(len(location), 0, -1):
+            if tuple(location[:depth]) in self._overridden:
+                where = self._overridden[tuple(location[:depth])]
+                break
         dotted = ".".join(str(part) for part in location)
         return ConfigurationError(f"{where}: {dotted + ': ' if dotted else ''}{message}")
 
