@@ -1,0 +1,200 @@
+"""Build the ROS 2 interface packages into the virtual environment this script runs in.
+
+For machines where ROS 2 comes from wheels. The packages are installed into the environment's own prefix, beside
+the interfaces the wheels brought: what finds those (the interpreter's `site-packages` for the Python modules, the
+wheels' bootstrapper for the shared libraries) then finds ours as well, and nobody has to source a set-up file.
+
+A build is skipped while the interface sources and the environment are unchanged. On a machine with a real ROS 2
+this script is not used: `colcon build` in `ros_ws` is all it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = (Path("ros_ws/src/mmmt_msgs"), Path("ros_ws/pip_interfaces/tf2_msgs"))
+SELF_TEST = "from mmmt_msgs.msg import StageTiming; from tf2_msgs.msg import TFMessage; StageTiming(); TFMessage()"
+
+# The ROS wheels are built in a manylinux container and their exported CMake targets still name its paths.
+CONTAINER_NUMPY = re.compile(r"/opt/python/cp\d+-cp\d+t?/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include")
+CONTAINER_PYTHON = re.compile(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?")
+
+
+class BuildError(RuntimeError):
+    """The interfaces could not be built; the message says what to do."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build what is out of date and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--force", action="store_true", help="build even where nothing has changed")
+    parser.add_argument("--verbose", action="store_true", help="show the compiler's output while it builds")
+    arguments = parser.parse_args(argv)
+    try:
+        build(force=arguments.force, verbose=arguments.verbose)
+    except BuildError as error:
+        print(f"build_interfaces: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build(*, force: bool = False, verbose: bool = False) -> bool:
+    """Bring the interface packages in this environment up to date.
+
+    Args:
+        force: Build even where nothing has changed.
+        verbose: Show the compiler's output while it builds.
+
+    Returns:
+        Whether anything had to be built.
+
+    Raises:
+        BuildError: A tool is missing or a build step failed.
+    """
+    prefix = Path(sys.prefix)
+    if sys.prefix == sys.base_prefix:
+        raise BuildError("run it with a virtual environment's interpreter, for example .venv/bin/python")
+    work = prefix / "var" / "ros_interfaces"
+    work.mkdir(parents=True, exist_ok=True)
+    with _only_one_at_a_time(work / "lock"):
+        stamp = work / "stamp"
+        fingerprint = _fingerprint()
+        if not force and stamp.exists() and stamp.read_text() == fingerprint and _self_test():
+            return False
+        stamp.unlink(missing_ok=True)
+        _require_tools()
+        _mend_cmake_paths(prefix / "share")
+        _remove_previous_install(work, prefix)
+        _run_colcon(work, prefix, verbose=verbose)
+        if not _self_test():
+            raise BuildError(f"the packages were built but cannot be imported: {sys.executable} -c '{SELF_TEST}'")
+        stamp.write_text(fingerprint)
+        return True
+
+
+@contextlib.contextmanager
+def _only_one_at_a_time(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _fingerprint() -> str:
+    """Describe everything the built packages depend on."""
+    sources = hashlib.sha256(Path(__file__).read_bytes())
+    for package in PACKAGES:
+        for path in sorted((REPOSITORY / package).rglob("*")):
+            if path.is_file():
+                sources.update(f"{path.relative_to(REPOSITORY)}\0".encode())
+                sources.update(path.read_bytes())
+    versions = sorted(
+        f"{name}=={distribution.version}"
+        for distribution in importlib.metadata.distributions()
+        if (name := distribution.metadata["Name"]) and (name.startswith(("ros-", "colcon-")) or name == "numpy")
+    )
+    return json.dumps(
+        {"python": sys.version, "prefix": sys.prefix, "sources": sources.hexdigest(), "packages": versions}, indent=1
+    )
+
+
+def _self_test() -> bool:
+    # A child, because this process may have been started before the libraries existed. The bootstrapper's guard
+    # is dropped so that the child computes its library path itself, as a newcomer's interpreter does.
+    environment = _clean_environment()
+    run = subprocess.run([sys.executable, "-c", SELF_TEST], env=environment, capture_output=True, check=False)
+    return run.returncode == 0
+
+
+def _clean_environment() -> dict[str, str]:
+    dropped = {"LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "PYTHONPATH", "PYTHONHOME"}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def _require_tools() -> None:
+    missing = [name for name in ("cmake", "make", "c++", "cc") if shutil.which(name) is None]
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        missing.append("Python.h")
+    if missing:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise BuildError(
+            f"{', '.join(missing)} not found; on Debian or Ubuntu: "
+            f"apt-get install cmake make g++ python{version}-dev"
+        )
+
+
+def _mend_cmake_paths(share: Path) -> None:
+    import numpy
+
+    python_include = sysconfig.get_path("include")
+    numpy_include = numpy.get_include()
+    for path in share.rglob("*.cmake"):
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        mended = CONTAINER_NUMPY.sub(lambda _: numpy_include, text)
+        mended = CONTAINER_PYTHON.sub(lambda _: python_include, mended)
+        if mended != text:
+            path.write_text(mended, encoding="utf-8", errors="surrogateescape")
+
+
+def _remove_previous_install(work: Path, prefix: Path) -> None:
+    """Delete what the last build installed, so that a message that was removed or renamed does not live on."""
+    for manifest in (work / "build").glob("*/install_manifest.txt"):
+        for line in manifest.read_text().splitlines():
+            installed = Path(line)
+            if installed.is_relative_to(prefix):
+                installed.unlink(missing_ok=True)
+    shutil.rmtree(work / "build", ignore_errors=True)
+
+
+def _run_colcon(work: Path, prefix: Path, *, verbose: bool) -> None:
+    environment = _clean_environment()
+    environment.update(
+        VIRTUAL_ENV=str(prefix),
+        PATH=f"{prefix / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}",
+        AMENT_PREFIX_PATH=str(prefix),
+        CMAKE_PREFIX_PATH=str(prefix),
+        # CMake runs the message generators; ours is the environment whose libraries they need.
+        LD_LIBRARY_PATH=str(prefix / "lib"),
+        COLCON_LOG_LEVEL="error",
+    )
+    environment.setdefault("MAKEFLAGS", f"-j{os.cpu_count() or 1}")
+    for name in ("COLCON_DEFAULTS_FILE", "COLCON_PREFIX_PATH", "ROS_DISTRO"):
+        environment.pop(name, None)
+    command = [
+        *(str(prefix / "bin" / "colcon"), "--log-base", str(work / "log"), "build"),
+        *("--base-paths", *(str(REPOSITORY / package) for package in PACKAGES)),
+        *("--build-base", str(work / "build"), "--install-base", str(prefix), "--merge-install"),
+        *("--executor", "sequential"),
+        *("--event-handlers", "console_direct+" if verbose else "console_cohesion-"),
+        "--cmake-args",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DBUILD_TESTING=OFF",
+        f"-DPython3_EXECUTABLE={sys.executable}",
+        f"-DPYTHON_EXECUTABLE={sys.executable}",
+        "-DPython3_FIND_VIRTUALENV=ONLY",
+        "--no-warn-unused-cli",
+    ]
+    output = None if verbose else subprocess.PIPE
+    # From a folder of its own: colcon would otherwise leave marker files in whatever folder one stands in.
+    run = subprocess.run(
+        command, cwd=work, env=environment, check=False, text=True, stdout=output, stderr=subprocess.STDOUT
+    )
+    if run.returncode != 0:
+        raise BuildError(f"colcon failed with status {run.returncode}\n{run.stdout or ''}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
