@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
 from mmmt_msgs.msg import TensorHandle
+
+if TYPE_CHECKING:  # torch costs every process that imports it over a second and 200 MB
+    import torch
 
 Route = Literal["by_reference", "shared_memory", "serialized"]
 
@@ -25,6 +27,15 @@ class TensorMismatchError(TensorError):
 
 class TensorWriter(Protocol):
     """Sending end of one producer. Never blocks on a reader."""
+
+    def loan(self, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Returns uninitialized host tensors for the producer to fill and then `put`: where they go through shared memory only,
+        they already lie there and `put` copies nothing. Using it is an optimization, never an obligation.
+
+        Args:
+            tensors: dtype and shape by name.
+        """
+        ...
 
     def put(self, trace_id: int, tensors: Mapping[str, torch.Tensor]) -> list[TensorHandle]:
         """Makes the tensors of one frame available and returns the handles to announce.
