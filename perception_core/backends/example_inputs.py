@@ -1,0 +1,75 @@
+"""Tensors of the right types for a component: to warm it up, to trace it, to count its operations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from perception_core.bundle import FRAME_TENSORS, BundleInput, ComponentSpec, TensorSpec
+
+
+def example_frame(bundle_input: BundleInput, cameras: int = 6, points: int = 30_000) -> dict[str, torch.Tensor]:
+    """Returns the frame tensors of a level street: cameras evenly around the vehicle and points around it.
+
+    The same in every run.
+
+    Args:
+        bundle_input: What the model needs; gives the image size.
+        cameras: Number V of cameras.
+        points: Number N of points.
+    """
+    generator = torch.Generator().manual_seed(0)
+    height, width = (bundle_input.image.height, bundle_input.image.width) if bundle_input.image else (1, 1)
+    azimuth_n = torch.rand(points, generator=generator) * 2 * math.pi
+    range_n = 2.0 + 48.0 * torch.rand(points, generator=generator) ** 2  # denser near the vehicle, as a sweep is
+    points_nc = torch.stack(
+        (
+            range_n * azimuth_n.cos(),
+            range_n * azimuth_n.sin(),
+            2.0 * torch.rand(points, generator=generator),
+            torch.rand(points, generator=generator),
+            0.05 * torch.rand(points, generator=generator),
+        ),
+        dim=1,
+    )
+    focal = 0.8 * width
+    intrinsics_33 = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    camera_from_ego_v44 = torch.eye(4).repeat(cameras, 1, 1)
+    for view in range(cameras):
+        cosine, sine = math.cos(2 * math.pi * view / cameras), math.sin(2 * math.pi * view / cameras)
+        # Rows: the camera's right, down and forward axes in the ego frame.
+        rotation_33 = torch.tensor([[sine, -cosine, 0.0], [0.0, 0.0, -1.0], [cosine, sine, 0.0]])
+        camera_from_ego_v44[view, :3, :3] = rotation_33
+        camera_from_ego_v44[view, :3, 3] = -rotation_33 @ torch.tensor([cosine, sine, 1.6])
+    return {
+        "points_nc": points_nc,
+        "lidar_valid": torch.ones(1, dtype=torch.bool),
+        "images_vhwc": torch.randint(0, 256, (cameras, height, width, 3), dtype=torch.uint8, generator=generator),
+        "camera_valid_v": torch.ones(cameras, dtype=torch.bool),
+        "intrinsics_v33": intrinsics_33.repeat(cameras, 1, 1),
+        "camera_from_ego_v44": camera_from_ego_v44,
+        "ego_motion_c": torch.tensor([8.0, 0.02, 1.0]),
+    }
+
+
+def example_inputs(spec: Any, component: ComponentSpec, cameras: int = 6) -> dict[str, torch.Tensor]:
+    """Returns example inputs of one component.
+
+    Args:
+        spec: Anything with `input` (BundleInput) and `tensors` (TensorSpec by name), such as a BundleSpec.
+        component: The component.
+        cameras: Number V of cameras.
+    """
+    frame = example_frame(spec.input, cameras)
+    generator = torch.Generator().manual_seed(0)
+    inputs = {}
+    for name in component.inputs:
+        if name in FRAME_TENSORS:
+            inputs[name] = frame[name]
+        else:
+            tensor: TensorSpec = spec.tensors[name]
+            shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
+            inputs[name] = torch.randn(shape, generator=generator).to(getattr(torch, tensor.dtype))
+    return inputs
