@@ -237,8 +237,7 @@ def load_deployment(
     path = find_named("deployment", "hw_configs", path_or_name, search_paths)
     file = ConfigurationFile.read(path)
     as_written = file.validate(Deployment)
-    rig_path = _find_rig(file, as_written.rig, search_paths, path)
-    modalities = set(load_rig(rig_path).modalities)
+    written_for = _modalities_of(file, as_written.rig, search_paths, path) if "rig" in given else set()
     for key in ("rig", "bundle"):
         if key in given:
             file.override((key,), given[key], f"override '{key}:={given[key]}'")
@@ -247,7 +246,7 @@ def load_deployment(
     bundle = _open_bundle(file, file.values["bundle"], search_paths, path)
     apply_overrides(file, given, as_written, rig, bundle.spec)
     deployment = file.validate(Deployment)
-    deployment_checks.check(file, deployment, rig, bundle.spec, modalities | set(rig.modalities) | {"lidar"})
+    deployment_checks.check(file, deployment, rig, bundle.spec, written_for | set(rig.modalities) | {"lidar"})
     notes = deployment_checks.notes(deployment, rig, bundle.spec)
     deployment = deployment.model_copy(
         update={"budgets_ms": deployment_checks.applicable_budgets(deployment, rig)}
@@ -275,6 +274,14 @@ def _find_rig(file: ConfigurationFile, name: str, search_paths: Sequence[str | P
         return find_named("rig", "hw_configs/rigs", name, search_paths)
     except ConfigurationError as error:
         raise file.error(("rig",), str(error)) from error
+
+
+def _modalities_of(file: ConfigurationFile, rig: str, search_paths: Sequence[str | Path], beside: Path) -> set[str]:
+    """Modalities of a rig that is not going to be used, none where it does not exist."""
+    try:
+        return set(load_rig(_find_rig(file, rig, search_paths, beside)).modalities)
+    except ConfigurationError:
+        return set()
 
 
 def _open_bundle(file: ConfigurationFile, path: str, search_paths: Sequence[str | Path], beside: Path) -> Bundle:
