@@ -18,13 +18,12 @@ from perception_core.deployment import ResolvedDeployment, load_deployment
 from perception_nodes.runtime.affinity import describe_affinities, pin_process, thread_affinities
 from perception_nodes.runtime.exit_codes import EXIT_CONFIGURATION, EXIT_FAULT, EXIT_OK
 from perception_nodes.runtime.parent_death import die_with_parent
+from perception_nodes.runtime.ready_signal import signal_ready
 from perception_nodes.runtime.stop_request import StopRequest, process_stop
 
 if TYPE_CHECKING:
     from perception_nodes.runtime.stack_node import ProcessContext, StackNode
 
-#: A file descriptor to which one byte is written when all nodes are active.
-READY_VARIABLE = "MMMT_READY_FD"
 ROS_ARGUMENTS = "--ros-args"
 
 #: A shutdown that hangs longer than this is cut off.
@@ -206,10 +205,7 @@ def _say_ready(arguments: argparse.Namespace, names: Sequence[str], executor_kin
     threads = describe_affinities(thread_affinities())
     text = f"{arguments.process}: ready: pid {os.getpid()}, executor {executor_kind}, nodes {', '.join(names)}; {threads}"
     print(text, file=sys.stderr, flush=True)
-    descriptor = os.environ.pop(READY_VARIABLE, None)
-    if descriptor is not None:
-        os.write(int(descriptor), b"1")
-        os.close(int(descriptor))
+    signal_ready()
 
 
 class _SpinThread:

@@ -17,8 +17,8 @@ from perception_nodes.runtime.child_output import ChildOutput, ProcessLog
 from perception_nodes.runtime.exit_codes import EXIT_CONFIGURATION, EXIT_FAULT, EXIT_OK
 from perception_nodes.runtime.parent_death import PARENT_VARIABLE
 from perception_nodes.runtime.process_list import ProcessDescription
+from perception_nodes.runtime.ready_signal import READY_VARIABLE
 
-READY_VARIABLE = "MMMT_READY_FD"
 _POLL_S = 0.05
 
 
@@ -320,7 +320,8 @@ class Supervisor:
     def _signal(self, group: Iterable[_Child], number: int) -> None:
         for child in group:
             if child.process is not None:
-                child.process.send_signal(number)
+                # Python answers an early SIGINT with a traceback, an early SIGTERM with a clean end.
+                child.process.send_signal(number if child.ready else signal.SIGTERM)
 
     def _wait_for(self, group: Sequence[_Child], timeout_s: float, cut_short: bool = True) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -328,8 +329,9 @@ class Supervisor:
             for child in group:
                 code = child.process.poll() if child.process is not None else None
                 if code is not None:
+                    cut_short_start = not child.ready and code == -signal.SIGTERM
                     self._forget(child, code)
-                    if code != EXIT_OK:
+                    if code != EXIT_OK and not cut_short_start:
                         self._say(f"process '{child.name}' stopped with {describe_exit(code)}")
                         self._exit_code = self._exit_code or EXIT_FAULT
             if time.monotonic() > deadline or (cut_short and self._kill_requested):
