@@ -12,7 +12,8 @@ class FrameAdmission:
     """Counts frames under way; knows no rclpy and no clock of its own.
 
     A frame is under way from its admission until every task has reported an outcome for it (done, dropped or failed), or until
-    `timeout_s` has passed: a component that died must not shut the door for good.
+    `timeout_s` has passed: a component that died must not shut the door for good. A task that let a frame time out is not waited for
+    again until it reports, so that one dead task does not slow the others down.
     """
 
     def __init__(self, tasks: Iterable[str], max_in_flight: int, timeout_s: float) -> None:
@@ -32,21 +33,25 @@ class FrameAdmission:
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
         self._pending: dict[int, tuple[float, set[str]]] = {}
+        self._silent: set[str] = set()
 
     def may_enter(self, now_s: float) -> bool:
         """Says whether a frame may be admitted now; forgets frames that timed out."""
-        self._pending = {
-            trace: entry for trace, entry in self._pending.items() if now_s - entry[0] < self._timeout_s
-        }
+        for trace, (entered_s, waiting_for) in list(self._pending.items()):
+            if now_s - entered_s >= self._timeout_s:
+                self._silent |= waiting_for
+                del self._pending[trace]
         return not self._tasks or len(self._pending) < self._max_in_flight
 
     def enter(self, trace_id: int, now_s: float) -> None:
         """Admits a frame."""
-        if self._tasks:
-            self._pending[trace_id] = (now_s, set(self._tasks))
+        awaited = set(self._tasks - self._silent)
+        if awaited:
+            self._pending[trace_id] = (now_s, awaited)
 
     def report(self, trace_id: int, stage: str) -> bool:
         """Takes the outcome of one stage for a frame; returns True when that ended the frame."""
+        self._silent.discard(stage)
         entry = self._pending.get(trace_id)
         if entry is None:
             return False

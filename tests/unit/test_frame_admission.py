@@ -28,6 +28,18 @@ def test_a_dead_head_shuts_the_door_only_until_the_timeout() -> None:
     assert admission.may_enter(0.51)
 
 
+def test_a_dead_head_is_not_waited_for_again_until_it_reports() -> None:
+    admission = FrameAdmission(["alive", "dead"], max_in_flight=1, timeout_s=0.5)
+    admission.enter(1, now_s=0.0)
+    admission.report(1, "alive")
+    assert admission.may_enter(0.6)
+    admission.enter(2, now_s=0.6)
+    assert admission.report(2, "alive"), "the dead head no longer holds the frame"
+    admission.report(1, "dead")
+    admission.enter(3, now_s=0.7)
+    assert not admission.report(3, "alive"), "it is back and counts again"
+
+
 def test_without_tasks_everything_enters() -> None:
     admission = FrameAdmission([], max_in_flight=1, timeout_s=1.0)
     admission.enter(1, 0.0)

@@ -1,0 +1,1 @@
+"""What sensor_fusion is made of; nothing in here needs rclpy."""
