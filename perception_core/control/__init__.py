@@ -1,0 +1,3 @@
+"""Driving inside a safety envelope: speed limit, sight distance, path following, state machine and the
+judge of commands.
+"""

@@ -1,0 +1,33 @@
+"""Which of a bundle's tasks the control node acts on."""
+
+from __future__ import annotations
+
+from perception_core.bundle import BundleSpec
+
+
+def detection_tasks(bundle: BundleSpec) -> tuple[str, ...]:
+    """Returns the tasks of a bundle whose output are 3D objects: `detection3d`, `mono_detection3d` and
+    what is named like them.
+    """
+    return tuple(
+        component.task
+        for component in bundle.components.values()
+        if component.task is not None and component.task.endswith("detection3d")
+    )
+
+
+def map_tasks(bundle: BundleSpec) -> tuple[str, ...]:
+    """Returns the tasks of a bundle whose output is a bird's-eye-view map."""
+    return tuple(
+        component.task
+        for component in bundle.components.values()
+        if component.task is not None and component.task == "map_segmentation"
+    )
+
+
+def required_tasks(bundle: BundleSpec) -> tuple[str, ...]:
+    """Returns the detection tasks without which the vehicle does not drive: `detection3d` where the bundle
+    has it, else all.
+    """
+    tasks = detection_tasks(bundle)
+    return ("detection3d",) if "detection3d" in tasks else tasks
