@@ -1,11 +1,16 @@
 """Main of a process of the stack: pins itself, hosts the nodes the deployment gives it, and shuts them down in order."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":  # while the rest is imported, an interrupt ends the process instead of printing a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import gc
 import os
-import signal
 import sys
 import threading
 import time
