@@ -21,7 +21,8 @@ MAX_BOXES = 80
 LAYER_THRESHOLD = 0.4
 _HEIGHT_RANGE = (-0.5, 3.5)
 _HEIGHT_COLOURS = np.array(
-    [[68, 84, 140], [57, 120, 158], [48, 150, 150], [72, 176, 120], [150, 190, 70], [224, 190, 60]], dtype=np.float64
+    [[68, 84, 140], [57, 120, 158], [48, 150, 150], [72, 176, 120], [150, 190, 70], [224, 190, 60]],
+    dtype=np.float64,
 )
 
 
@@ -45,7 +46,9 @@ def bev_view(scene: FrameScene, vehicle: VehicleLimits, extent_m: float = 52.0) 
         picture = png_address(_points_image(scene.points_n3, extent_m, 1200))
         parts.append(f'<g class="bev-points"><image href="{picture}" width="1000" height="1000"/></g>')
     if scene.path_xy is not None and len(scene.path_xy) > 1:
-        points = " ".join(f"{number(u)},{number(v)}" for u, v in (_place(plot, x, y) for x, y in scene.path_xy))
+        points = " ".join(
+            f"{number(u)},{number(v)}" for u, v in (_place(plot, x, y) for x, y in scene.path_xy)
+        )
         parts.append(f'<polyline class="bev-path" points="{points}"/>')
     if scene.ground_truth:
         parts.append(f'<g class="bev-truth">{"".join(_boxes(scene.ground_truth, plot, extent_m))}</g>')
@@ -66,7 +69,9 @@ def _range_rings(plot: Plot, extent_m: float) -> list[str]:
     parts = []
     for metres in range(10, int(extent_m * 1.45), 10):
         radius = metres / (2 * extent_m) * plot.width
-        parts.append(f'<circle class="ring" cx="{number(centre_x)}" cy="{number(centre_y)}" r="{number(radius)}"/>')
+        parts.append(
+            f'<circle class="ring" cx="{number(centre_x)}" cy="{number(centre_y)}" r="{number(radius)}"/>'
+        )
         if metres % 20 == 0 and metres < extent_m:
             parts.append(
                 f'<text class="ring-label" x="{number(centre_x + 6)}" y="{number(centre_y - radius - 5)}">{metres} m</text>'
@@ -122,11 +127,18 @@ def _boxes(objects: Iterable[SceneObject], plot: Plot, extent_m: float) -> list[
             continue
         cosine, sine = math.cos(yaw), math.sin(yaw)
 
-        def at(along: float, across: float, x: float = x, y: float = y, c: float = cosine, s: float = sine) -> str:
+        def at(
+            along: float, across: float, x: float = x, y: float = y, c: float = cosine, s: float = sine
+        ) -> str:
             u, v = _place(plot, x + along * c - across * s, y + along * s + across * c)
             return f"{number(u)},{number(v)}"
 
-        corners = [(length / 2, width / 2), (length / 2, -width / 2), (-length / 2, -width / 2), (-length / 2, width / 2)]
+        corners = [
+            (length / 2, width / 2),
+            (length / 2, -width / 2),
+            (-length / 2, -width / 2),
+            (-length / 2, width / 2),
+        ]
         outline = " ".join(at(*corner) for corner in corners)
         speed = "" if item.velocity_2 is None else f"\n{math.hypot(*item.velocity_2):.1f} m/s"
         title = f"{item.label} {item.score:.2f}\n{length:.1f} × {width:.1f} m{speed}"

@@ -39,7 +39,9 @@ def camera_view(camera: SceneCamera, scene: FrameScene) -> str:
         parts.append(f'<g class="cam-truth">{"".join(boxes)}</g>')
     for detections in scene.objects.values():
         best = sorted(detections, key=lambda item: -item.score)[:MAX_BOXES]
-        parts.append(f'<g class="cam-detections">{"".join(_boxes(best, camera, (width, height), stroke))}</g>')
+        parts.append(
+            f'<g class="cam-detections">{"".join(_boxes(best, camera, (width, height), stroke))}</g>'
+        )
     return drawing(width, height, parts, f"{camera.name} with boxes")
 
 
@@ -92,11 +94,14 @@ def _boxes(
         if not all(map(math.isfinite, item.box_7)):
             continue
         corners = box_corners(np.asarray(item.box_7))[0]
-        segments = project_box_edges(corners, camera.camera_from_ego, camera.intrinsics_33, size, minimal_depth=0.5)
+        segments = project_box_edges(
+            corners, camera.camera_from_ego, camera.intrinsics_33, size, minimal_depth=0.5
+        )
         if not len(segments) or np.abs(segments).max() > 20 * max(size):
             continue
         path = "".join(
-            f"M{number(start[0])} {number(start[1])}L{number(end[0])} {number(end[1])}" for start, end in segments
+            f"M{number(start[0])} {number(start[1])}L{number(end[0])} {number(end[1])}"
+            for start, end in segments
         )
         opacity = number(0.35 + 0.65 * min(max(item.score, 0.0), 1.0))
         title = escape(f"{item.label} {item.score:.2f}")

@@ -51,7 +51,10 @@ def control_chart(samples: Sequence[ControlSample], duration_s: float) -> str:
         (Plot(62, 26, 920, 150, x_range, (0.0, nice_ceiling(1.05 * max(1.0, *speeds)))), "speed [m/s]"),
         (Plot(62, 216, 920, 70, x_range, _symmetric(strongest)), "acceleration [m/s²]"),
         (Plot(62, 326, 920, 70, x_range, _symmetric(angle)), "steering angle [rad], positive left"),
-        (Plot(62, 436, 920, 70, x_range, (0.0, nice_ceiling(1.05 * slowest))), "reaction time and age of perception [s]"),
+        (
+            Plot(62, 436, 920, 70, x_range, (0.0, nice_ceiling(1.05 * slowest))),
+            "reaction time and age of perception [s]",
+        ),
     ]
     curves = {
         0: (("speed_limit", _LIMIT, True), ("speed", _SPEED, False), ("measured_speed", _MEASURED, False)),
@@ -67,7 +70,9 @@ def control_chart(samples: Sequence[ControlSample], duration_s: float) -> str:
                 plot.x(begin), plot.top, plot.x(end), plot.top + plot.height, "state", f"fill:{colour}",
                 f"{name} from {begin:.2f} s to {end:.2f} s",
             )  # fmt: skip
-        plot.axes("time since start [s]", label, x_ticks=index == len(plots) - 1, about_y=4 if index == 0 else 2)
+        plot.axes(
+            "time since start [s]", label, x_ticks=index == len(plots) - 1, about_y=4 if index == 0 else 2
+        )
         for attribute, colour, dashed in curves[index]:
             style = f"stroke:{colour}" + (";stroke-dasharray:6 4" if dashed else "")
             plot.curve([(s.time_s, getattr(s, attribute)) for s in samples], "curve", style)

@@ -77,7 +77,9 @@ def latency_chart(
             if value <= 0 or base >= top:
                 continue
             end = min(base + value, top)
-            plot.rectangle(x0, plot.y(base), x1, plot.y(end), "", f"fill:{segment_colour(name, colours)}", tooltip)
+            plot.rectangle(
+                x0, plot.y(base), x1, plot.y(end), "", f"fill:{segment_colour(name, colours)}", tooltip
+            )
             base += value
         if sample.total_ms > top:
             plot.text((x0 + x1) / 2, plot.top + 9, "▲", "clipped middle")

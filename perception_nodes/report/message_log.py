@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAGIC = b"MMMTLOG1"
-_RECORD = struct.Struct("<BIQI")  # kind, topic index, CLOCK_MONOTONIC nanoseconds of reception, payload length
+_RECORD = struct.Struct(
+    "<BIQI"
+)  # kind, topic index, CLOCK_MONOTONIC nanoseconds of reception, payload length
 _TOPIC, _MESSAGE = 0, 1
 
 

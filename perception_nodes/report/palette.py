@@ -11,7 +11,18 @@ GROUND_TRUTH = "#2a9d5c"
 PLANNED_PATH = "#2f6fed"
 
 #: Distinct for colour-blind readers too (Tol's "bright" and "muted" sets, ordered for contrast between neighbours).
-_STAGES = ("#4477aa", "#ee9955", "#228833", "#aa3377", "#66ccee", "#ccaa22", "#882255", "#44aa99", "#999933", "#332288")
+_STAGES = (
+    "#4477aa",
+    "#ee9955",
+    "#228833",
+    "#aa3377",
+    "#66ccee",
+    "#ccaa22",
+    "#882255",
+    "#44aa99",
+    "#999933",
+    "#332288",
+)
 _LAYERS = ("#7fa8d8", "#d9a441", "#c06c84", "#8f9d5b", "#6c5b7b", "#45a29e", "#b56576", "#5c7c8a")
 _KNOWN_LAYERS = {
     "drivable_area": "#9db8d9",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from perception_nodes import topics
 from perception_nodes.report.message_log import LoggedMessage, MessageLogWriter, write_whole
 from perception_nodes.report.snapshot import SnapshotCollector
-from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
+from perception_nodes.runtime.stack_node import ProcessContext, StackNode, host_id, monotonic_ns
 
 MESSAGES_FILE = "messages.log"
 SNAPSHOT_PATTERN = "snapshot_{:04d}.log"
@@ -73,7 +74,9 @@ class RecorderNode(StackNode):
         super().__init__(context, name)
         self._period_s = self._parameter("snapshot_period_s", 2.0, "seconds between two recorded frames")
         self._max_snapshots = self._parameter(
-            "max_snapshots", 12, "recorded frames kept; beyond it every second one goes and the period doubles"
+            "max_snapshots",
+            12,
+            "recorded frames kept; beyond it every second one goes and the period doubles",
         )
         given = self._parameter("out", "", "folder to write into")
         self.out = out if out is not None else Path(given or "runs/report")
@@ -86,7 +89,7 @@ class RecorderNode(StackNode):
         self._latest: dict[str, LoggedMessage] = {}
         self._latched: dict[str, dict[bytes, LoggedMessage]] = {}
         self._handles: list[Any] = []
-        self._timers: list[Any] = []
+        self._own_timers: list[Any] = []
         self._begun_ns = 0
 
     def _parameter(self, name: str, default: Any, description: str) -> Any:
@@ -99,7 +102,9 @@ class RecorderNode(StackNode):
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self.fault("report folder", f"{self.out}: cannot be created: {error.strerror}; nothing is recorded")
+            self.fault(
+                "report folder", f"{self.out}: cannot be created: {error.strerror}; nothing is recorded"
+            )
         for stale in (*self.out.glob("snapshot_*.log"), self.out / RECORDER_FILE):
             stale.unlink(missing_ok=True)
         self._log = MessageLogWriter(self.out / MESSAGES_FILE)
@@ -127,23 +132,27 @@ class RecorderNode(StackNode):
             self._record(Odometry, rig.odometry.topic, topics.sensor(200))
         for task in self.process_context.bundle.task_heads():
             self._record(DetectedObjectArray, topics.objects_of(task), topics.reliable(200), self._on_output)
-            self._record(MapSegmentation, topics.map_of(task), topics.reliable(20), self._on_output, logged=False)
-        self._record(DetectedObjectArray, topics.GROUND_TRUTH_OBJECTS, topics.reliable(50), self._on_ground_truth)
+            self._record(
+                MapSegmentation, topics.map_of(task), topics.reliable(20), self._on_output, logged=False
+            )
+        self._record(
+            DetectedObjectArray, topics.GROUND_TRUTH_OBJECTS, topics.reliable(50), self._on_ground_truth
+        )
         if rig.lidar is not None:
             self._record_sensor("lidar", rig.lidar.topic, rig.lidar.type)
         for name, camera in rig.cameras.items():
             self._record_sensor(name, camera.topic, camera.type)
             self._keep_latest(CameraInfo, camera.info_topic())
         self._keep_tf_static()
-        self._timers = [self.create_timer(0.5, self._flush), self.create_timer(0.05, self._poll_snapshot)]
+        self._own_timers = [self.create_timer(0.5, self._flush), self.create_timer(0.05, self._poll_snapshot)]
 
     def stop(self) -> None:
         """Ends the subscriptions; what has come is flushed."""
         for handle in self._handles:
             self.destroy_subscription(handle)
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
-        self._handles, self._timers = [], []
+        self._handles, self._own_timers = [], []
         self._flush()
 
     def release(self) -> None:
@@ -155,6 +164,7 @@ class RecorderNode(StackNode):
         account = {
             "begun_ns": self._begun_ns,
             "ended_ns": monotonic_ns(),
+            "host": host_id(),
             "received": self._received,
             "written": self._log.written,
             "missing": self._log.missing,
@@ -201,7 +211,10 @@ class RecorderNode(StackNode):
         collector = self._collector
         assert collector is not None
         self._subscribe(
-            _SENSOR_TYPES[type_name], topic, topics.sensor(2), lambda message: collector.add_sensor(modality, message)
+            _SENSOR_TYPES[type_name],
+            topic,
+            topics.sensor(2),
+            lambda message: collector.add_sensor(modality, message),
         )
 
     def _keep_latest(self, message_type: type, topic: str) -> None:
@@ -234,7 +247,9 @@ class RecorderNode(StackNode):
         self._collector.expect(message.topic)
         if not self._collector.capturing:
             return
-        message_type = MapSegmentation if message.type_name.endswith("MapSegmentation") else DetectedObjectArray
+        message_type = (
+            MapSegmentation if message.type_name.endswith("MapSegmentation") else DetectedObjectArray
+        )
         decoded = deserialize_message(message.data, message_type)
         self._collector.add_output(decoded.trace_id, valid_stamps(decoded), message)
 
@@ -280,3 +295,32 @@ class RecorderNode(StackNode):
 
     def _report_failure(self, failure: str) -> None:
         self.fault("report", f"{failure}; the stack goes on, the report will say what is missing")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point `mmmt_recorder`: records a stack that was started by other means, until it is interrupted.
+
+    Args:
+        argv: Arguments; None: the command line.
+
+    Returns:
+        Exit code of the process runtime.
+    """
+    from perception_nodes.runtime import process
+
+    parser = argparse.ArgumentParser(
+        prog="mmmt_recorder", description="Record a running stack until interrupted."
+    )
+    parser.add_argument(
+        "--deployment", required=True, help="deployment that runs, a file or a name in hw_configs/"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write into")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY:=VALUE", help="may be repeated"
+    )
+    given = parser.parse_args(argv)
+    overrides = [*given.override, f"parameters.recorder.out:={given.out.resolve()}"]
+    arguments = ["--deployment", given.deployment, "--process", "recorder", "--nodes", "recorder"]
+    for override in overrides:
+        arguments += ["--override", override]
+    return process.main(arguments)

@@ -71,7 +71,9 @@ class SnapshotCollector:
             max_buffer_bytes: The oldest sensor messages of a capture go when they take more.
         """
         self._offsets_ns = dict(offsets_ns)
-        self._output_topics: set[str] = set()  # of the tasks that have been heard: a frame's outputs are whole with them
+        self._output_topics: set[str] = (
+            set()
+        )  # of the tasks that have been heard: a frame's outputs are whole with them
         self.period_ns = int(period_s * 1e9)
         self._patience_ns = int(patience_s * 1e9)
         self._grace_ns = int(grace_s * 1e9)

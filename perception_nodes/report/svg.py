@@ -36,7 +36,9 @@ def nice_ceiling(value: float) -> float:
     if not math.isfinite(value) or value <= 0:
         return 1.0
     magnitude = 10.0 ** math.floor(math.log10(value))
-    return next(m * magnitude for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * magnitude >= value - 1e-12)
+    return next(
+        m * magnitude for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * magnitude >= value - 1e-12
+    )
 
 
 @dataclass
@@ -87,7 +89,9 @@ class Plot:
         path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
         self.parts.append(f'<polyline class="{css}" points="{path}"{_style(style)}/>')
 
-    def curve(self, points: Sequence[tuple[float, float]], css: str, style: str = "", step: bool = False) -> None:
+    def curve(
+        self, points: Sequence[tuple[float, float]], css: str, style: str = "", step: bool = False
+    ) -> None:
         """A line through data points; a NaN breaks it."""
         run: list[tuple[float, float]] = []
         for x, y in (*points, (math.nan, math.nan)):
@@ -101,7 +105,15 @@ class Plot:
                 run = []
 
     def rectangle(
-        self, x0: float, y0: float, x1: float, y1: float, css: str, style: str = "", title: str = "", radius: float = 0
+        self,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        css: str,
+        style: str = "",
+        title: str = "",
+        radius: float = 0,
     ) -> None:
         """A rectangle between drawing coordinates, with a tooltip."""
         inner = f"<title>{escape(title)}</title>" if title else ""
@@ -117,7 +129,9 @@ class Plot:
             f'<text class="{css}" x="{number(x)}" y="{number(y)}"{_style(style)}>{escape(content)}</text>'
         )
 
-    def area(self, upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], css: str, style: str) -> None:
+    def area(
+        self, upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], css: str, style: str
+    ) -> None:
         """Fills between two curves in data coordinates."""
         points = [(self.x(x), self.y(y)) for x, y in (*upper, *reversed(lower))]
         path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
@@ -142,7 +156,8 @@ def drawing(width: float, height: float, parts: Iterable[str], label: str) -> st
 def legend(entries: Iterable[tuple[str, str]]) -> str:
     """An HTML legend of (colour, name) pairs."""
     items = "".join(
-        f'<span class="legend-item"><i style="background:{colour}"></i>{escape(name)}</span>' for colour, name in entries
+        f'<span class="legend-item"><i style="background:{colour}"></i>{escape(name)}</span>'
+        for colour, name in entries
     )
     return f'<div class="legend">{items}</div>'
 

@@ -86,10 +86,14 @@ def timeline(runs: Sequence[Run], colours: Mapping[str, str], window_s: float = 
             f"{run.stage}, frame {run.trace_id}\nran {duration_ms:.1f} ms\n"
             f"waited {(run.started_ns - run.queued_ns) / 1e6:.1f} ms"
         )
-        plot.rectangle(x0, top + 5, max(x1, x0 + 1.2), top + lane - 5, "run", f"fill:{colour}", tooltip, radius=3)
+        plot.rectangle(
+            x0, top + 5, max(x1, x0 + 1.2), top + lane - 5, "run", f"fill:{colour}", tooltip, radius=3
+        )
         if x1 - x0 > 7.2 * len(run.stage) + 6:
             plot.text((x0 + x1) / 2, top + lane / 2 + 4, run.stage, "run-label middle")
-    order = [stage for stage in colours if stage in present] + [stage for stage in present if stage not in colours]
+    order = [stage for stage in colours if stage in present] + [
+        stage for stage in present if stage not in colours
+    ]
     picture = drawing(1000, height, [*parts_of_axes, *plot.parts], "timeline of stages by process and device")
     return picture + legend((colours.get(stage, "#777777"), stage) for stage in order)
 

@@ -18,6 +18,7 @@ NODES = {
     "latency_monitor": "perception_nodes.nodes.latency_monitor:LatencyMonitorNode",
     "control": "perception_nodes.nodes.control:ControlNode",
     "replay": "perception_nodes.nodes.replay:ReplayNode",
+    "recorder": "perception_nodes.report.recorder:RecorderNode",
 }
 #: Components are made with the context and their name.
 COMPONENT = "perception_nodes.nodes.component:ComponentNode"
@@ -28,7 +29,7 @@ def node_factory(name: str, bundle: BundleSpec) -> Callable[[ProcessContext], St
     """Returns a function that makes a node; its module is imported now.
 
     Args:
-        name: A stack node, `replay`, or a component of the bundle.
+        name: A stack node, `replay`, `recorder`, or a component of the bundle.
         bundle: Says what is a component and which components are heads of a task.
 
     Raises:

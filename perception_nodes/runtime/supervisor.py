@@ -47,6 +47,7 @@ class _Child:
     was_ready: bool = False
     ready_descriptor: int | None = None
     finished: bool = False
+    gave_up: bool = False
     exit_codes: list[int] = field(default_factory=list)
 
     @property
@@ -154,6 +155,11 @@ class Supervisor:
     def restart_counts(self) -> dict[str, int]:
         """How often each process was started again."""
         return {child.name: child.restarts for child in self._children}
+
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """Processes that failed so often that they were not started again."""
+        return tuple(child.name for child in self._children if child.gave_up)
 
     @property
     def exit_codes(self) -> dict[str, list[int]]:
@@ -274,7 +280,7 @@ class Supervisor:
             child.failures = 1 if ran_s > policy.stable_s else child.failures + 1
             limit = policy.max_failures if child.was_ready else policy.max_failed_starts
             if child.failures > limit:
-                child.finished = True
+                child.finished = child.gave_up = True
                 what = "fails again and again" if had_been_ready else "does not start"
                 self._fail(f"{text}; it {what} ({child.failures} times in a row), giving up", EXIT_FAULT)
                 return
