@@ -1,4 +1,4 @@
-"""Hands tensors over inside one process: the reader gets the very tensor the writer put, nothing is copied."""
+"""Hands tensors over inside one process: the reader gets the very tensor the writer put."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _Store:
             frame = ring.frames.get(trace_id)
             if frame is None:
                 raise TensorExpiredError(
-                    f"frame {trace_id} of writer '{key}' left its ring of {ring.size} frames before it was read"
+                    f"frame {trace_id} of writer '{key}' left its ring of {ring.size} frames unread"
                 )
             return frame
 
@@ -133,8 +133,8 @@ class ByReferenceReader:
         for handle in handles:
             if not is_reachable(handle):
                 raise TensorError(
-                    f"tensor '{handle.name}': its handle '{handle.handle}' was made in another process than this one "
-                    f"({process_token()}); it cannot be had by reference"
+                    f"tensor '{handle.name}': its handle '{handle.handle}' was made in another process than "
+                    f"this one ({process_token()}); it cannot be had by reference"
                 )
             tensors, ready = _store.get(handle.handle.partition("/")[2], trace_id)
             if handle.name not in tensors:

@@ -1,9 +1,10 @@
-"""GPU tensors between processes: a ring in GPU memory opened by CUDA IPC handle where the platform has it, else pinned host memory.
+"""GPU tensors between processes: a GPU ring opened by CUDA IPC handle, else pinned host memory.
 
-The ring is of this project, not torch's reference-counted sharing: that one frees a tensor only when every consumer has opened it,
-so a slow or dead reader would make GPU memory grow. Here the writer overwrites its oldest slot whatever readers do. A slot begins
-with its sequence number, zeroed before and written after the tensor; a reader copies the tensor out and then looks whether the
-number is still the announced one, so what it returns is never half of one frame and half of another.
+The ring is of this project, not torch's reference-counted sharing: that one frees a tensor only when every
+consumer has opened it, so a slow or dead reader would make GPU memory grow. Here the writer overwrites its
+oldest slot whatever readers do. A slot begins with its sequence number, zeroed before and written after the
+tensor; a reader copies the tensor out and then looks whether the number is still the announced one, so what
+it returns is never half of one frame and half of another.
 
 Nothing here is run on machines without a GPU; there every tensor is on the host and passes through untouched.
 """
@@ -62,7 +63,7 @@ class _Runtime:
             raise TensorError(f"{function} failed: {self._library.cudaGetErrorString(code).decode()}")
 
     def allocate(self, nbytes: int) -> int:
-        """Returns the address of new GPU memory on the current device; outside torch's cache, as IPC handles name whole allocations."""
+        """Returns new GPU memory outside torch's cache: an IPC handle names a whole allocation."""
         pointer = ctypes.c_void_p()
         self.call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(nbytes))
         assert pointer.value is not None
@@ -101,7 +102,7 @@ def _wrap(pointer: int, nbytes: int, device: torch.device) -> torch.Tensor:
 
 
 def has_ipc(device: torch.device) -> bool:
-    """Tells whether the platform can share this GPU's memory between processes (integrated GPUs such as Orin's cannot)."""
+    """Tells whether the platform can share this GPU's memory: integrated GPUs (Orin) cannot."""
     return not torch.cuda.get_device_properties(device).is_integrated
 
 

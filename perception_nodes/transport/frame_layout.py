@@ -1,4 +1,4 @@
-"""How the tensors of one frame lie in a piece of memory: a fixed header, a table of tensors, then the tensors themselves.
+"""How the tensors of one frame lie in a piece of memory: header, table of tensors, then the tensors.
 
 0   magic 8 bytes | version u32 | table length u32 | trace id u64 | sequence u64
 32  table: JSON, UTF-8
@@ -103,7 +103,7 @@ class FrameHeader:
 
 
 def tensor_area(address: int, table_length: int) -> int:
-    """Returns the offset of the tensor area: the first 64-byte boundary of the address space behind the table.
+    """Returns the offset of the tensor area: the first 64-byte boundary behind the table.
 
     Writer and reader map a segment at page boundaries, so both find the same offset.
     """
@@ -139,14 +139,23 @@ def read_table(memory: memoryview, header: FrameHeader, address: int) -> dict[st
     """
     try:
         rows = json.loads(bytes(memory[_HEADER.size : _HEADER.size + header.table_length]))
-        entries = {row[0]: TensorEntry(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows}
-    except (ValueError, TypeError, IndexError) as error:
+        entries = {row[0]: _entry(*row) for row in rows}
+    except (ValueError, TypeError, LookupError) as error:
         raise TensorError(f"the table of frame {header.trace_id} is damaged: {error}") from error
     begin = tensor_area(address, header.table_length)
     for entry in entries.values():
         if entry.remote is None and not 0 <= begin + entry.offset <= len(memory) - entry.nbytes:
             raise TensorError(f"tensor '{entry.name}' of frame {header.trace_id} lies outside its memory")
     return entries
+
+
+def _entry(name: Any, dtype: Any, shape: Any, offset: Any, remote: Any) -> TensorEntry:
+    sizes = [int(size) for size in shape]
+    if not isinstance(name, str) or not isinstance(dtype, str) or min([*sizes, int(offset)]) < 0:
+        raise ValueError(f"not a tensor: {name!r} {dtype!r} {shape!r} at {offset!r}")
+    if remote is not None and not isinstance(remote, dict):
+        raise ValueError(f"not the address of a remote tensor: {remote!r}")
+    return TensorEntry(name, dtype, tuple(sizes), int(offset), remote)
 
 
 def view(buffer: Any, offset: int, entry: TensorEntry) -> torch.Tensor:

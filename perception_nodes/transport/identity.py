@@ -10,7 +10,7 @@ SHARED_MEMORY_FOLDER = Path("/dev/shm")
 
 
 class _ProcessToken:
-    """Random name of this process, renewed in a forked child: pids are reused, and a child shares no later objects."""
+    """Random name of this process (pids are reused), renewed in a forked child."""
 
     def __init__(self) -> None:
         self.renew()
@@ -31,8 +31,8 @@ def process_token() -> str:
 def host_token() -> str:
     """Returns a token shared by exactly those processes that can see each other's shared memory.
 
-    It joins the boot id with the device number of the shared-memory file system: two containers of one host have the
-    same boot id but, unless they share their IPC namespace, different file systems.
+    It joins the boot id with the device number of the shared-memory file system: two containers of one host
+    have the same boot id but, unless they share their IPC namespace, different file systems.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -29,8 +29,10 @@ class TensorWriter(Protocol):
     """Sending end of one producer. Never blocks on a reader."""
 
     def loan(self, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> dict[str, torch.Tensor]:
-        """Returns uninitialized host tensors for the producer to fill and then `put`: where they go through shared memory only,
-        they already lie there and `put` copies nothing. Using it is an optimization, never an obligation.
+        """Returns uninitialized host tensors for the producer to fill and then `put`.
+
+        Where they go through shared memory only, they already lie there and `put` copies nothing. Using it is
+        an optimization, never an obligation.
 
         Args:
             tensors: dtype and shape by name.
@@ -55,7 +57,8 @@ class TensorReader(Protocol):
     def take(self, trace_id: int, handles: Iterable[TensorHandle]) -> dict[str, torch.Tensor]:
         """Returns the announced tensors this consumer asked for, on the consumer's device.
 
-        The tensors are read-only by convention and stay valid until the reader's ring has moved on or they are dropped.
+        The tensors are read-only by convention and stay valid until the reader's ring has moved on or they
+        are dropped.
 
         Raises:
             TensorExpiredError: The frame is no longer there.

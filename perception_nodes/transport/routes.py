@@ -47,8 +47,8 @@ def host_of_process(context: ProcessContext, process: str) -> str:
     }
     if len(hosts) > 1:
         raise ConfigurationError(
-            f"deployment '{deployment.name}': process '{process}' has components on the hosts {', '.join(sorted(hosts))}; "
-            "give each host a process of its own"
+            f"deployment '{deployment.name}': process '{process}' has components on the hosts "
+            f"{', '.join(sorted(hosts))}; give each host a process of its own"
         )
     return hosts.pop() if hosts else LOCAL_HOST
 
@@ -72,7 +72,7 @@ def outputs_of(context: ProcessContext, producer: str) -> tuple[str, ...]:
 def edges_of(
     context: ProcessContext, producer: str, extra_consumers: Mapping[str, str] | None = None
 ) -> tuple[Edge, ...]:
-    """Returns the edges from `producer` to its consumers in the bundle and to `extra_consumers` (name to process)."""
+    """Returns the edges from `producer` to the bundle's and the extra consumers (name to process)."""
     home = context.process_of(producer)
     edges = [
         Edge(consumer, frozenset(tensors), route_between(context, home, context.process_of(consumer)))

@@ -42,7 +42,7 @@ class SerializedWriter:
             host = tensor.detach().to("cpu").contiguous()
             octets = _swap_on_big_endian(host.reshape(-1).view(torch.uint8), host.element_size())
             data = array.array("B")  # a message takes an array as it is; bytes it would check one by one
-            data.frombytes(memoryview(octets.numpy()))
+            data.frombytes(memoryview(octets.numpy()))  # type: ignore[arg-type]
             handles.append(
                 TensorHandle(
                     name=name,

@@ -1,11 +1,12 @@
-"""Hands tensors over between processes of one host through iceoryx2, one publish-subscribe service per run and producer.
+"""Hands tensors over between processes of one host through iceoryx2: one service per run and producer.
 
-The writer copies a frame once, into a loaned sample (or not at all where the producer wrote into tensors of `loan`). Readers get
-tensors that view the sample; the sample returns to the writer when the last of them is gone. Safe overflow is on: when a reader
-is slow, stuck or dead its oldest sample gives way and the writer goes on.
+The writer copies a frame once, into a loaned sample (or not at all where the producer wrote into tensors of
+`loan`). Readers get tensors that view the sample; the sample returns to the writer when the last of them is
+gone. Safe overflow is on: when a reader is slow, stuck or dead its oldest sample gives way and the writer
+goes on.
 
-GPU tensors take the CUDA path of `cuda_memory`: by IPC handle where the platform has it, else through pinned host memory. That
-path needs a GPU and is not run on machines without one.
+GPU tensors take the CUDA path of `cuda_memory`: by IPC handle where the platform has it, else through pinned
+host memory. That path needs a GPU and is not run on machines without one.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ SPARE_READERS = 8
 MAX_PROCESSES = 64
 #: The sample is sent before its announcement; this covers what the scheduler may put between the two.
 RETRY_S = 0.005
-#: First memory of a writer is this much larger than its first frame, so that a sweep with more points still fits.
+#: First memory of a writer is this much larger than its first frame: sweeps differ in their points.
 HEADROOM = 1.25
 SERVICE_OPEN_TIMEOUT_S = 3.0
 
 
 def is_reachable(handle: TensorHandle) -> bool:
-    """Tells whether a handle's memory can be mapped from this process: same host, same shared-memory file system."""
+    """Tells whether a handle's memory can be mapped from this process."""
     return handle.transport == TRANSPORT and handle.handle.partition("/")[0] == host_token()
 
 
@@ -98,7 +99,7 @@ def _open_service(run: SharedMemoryRun, options: SharedMemoryOptions) -> Any:
         except iox2.PublishSubscribeOpenOrCreateError as error:
             if time.monotonic() > deadline:
                 raise TensorError(
-                    f"shared memory of producer '{options.producer}' in run '{options.run_id}' cannot be opened: {error}"
+                    f"shared memory of '{options.producer}' in run '{options.run_id}' does not open: {error}"
                 ) from error
             run.clean_up_dead()
             time.sleep(0.02)
@@ -160,7 +161,7 @@ class SharedMemoryWriter:
             raise
 
     def loan(self, tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> dict[str, torch.Tensor]:
-        """Returns tensors in shared memory for the producer to write into; the next `put` of them copies nothing.
+        """Returns tensors in shared memory to write into; the next `put` of them copies nothing.
 
         Args:
             tensors: dtype and shape of each.
@@ -245,8 +246,8 @@ class SharedMemoryWriter:
         if status.f_bavail * status.f_frsize < needed:
             raise TensorError(
                 f"{SHARED_MEMORY_FOLDER} has {status.f_bavail * status.f_frsize >> 20} MiB left, frames of "
-                f"'{self._options.producer}' need {needed >> 20} MiB; enlarge it (containers: --shm-size) or lower "
-                "transport.ring_size"
+                f"'{self._options.producer}' need {needed >> 20} MiB; enlarge it (containers: --shm-size) or "
+                "lower transport.ring_size"
             )
         if first:
             self._publisher = _retry_port(
@@ -314,8 +315,8 @@ class SharedMemoryReader:
             frame = self._find(trace_id)
             if frame is None:
                 raise TensorExpiredError(
-                    f"frame {trace_id} of '{self._options.producer}' is not in shared memory (any more): this reader is "
-                    f"more than {self._options.ring_size} frames late, or the writer died"
+                    f"frame {trace_id} of '{self._options.producer}' is not in shared memory (any more): "
+                    f"this reader is more than {self._options.ring_size} frames late, or the writer died"
                 )
             tensors = {}
             for name in names:
@@ -385,7 +386,7 @@ class SharedMemoryReader:
                     ) from error
                 if not self._frames:
                     raise TensorError(
-                        f"the consumer holds tensors of {self._options.borrowed} frames of '{self._options.producer}'; "
-                        "it must drop or copy them"
+                        f"the consumer holds tensors of {self._options.borrowed} frames of "
+                        f"'{self._options.producer}'; it must drop or copy them"
                     ) from error
                 self._frames.popitem(last=False)

@@ -1,7 +1,8 @@
 """One run's corner of the host's shared memory: its iceoryx2 node, who lives in it, and how it is reclaimed.
 
-Every process that uses shared memory in a run holds a lock on a file of its own in the run's folder. The kernel drops the lock
-however the process dies, so whoever finds no held lock knows that nobody lives there and may remove the whole corner.
+Every process that uses shared memory in a run holds a lock on a file of its own in the run's folder. The
+kernel drops the lock however the process dies, so whoever finds no held lock knows that nobody lives there
+and may remove the whole corner.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _create_node(run_id: str, folder: Path) -> Any:
 
 
 class SharedMemoryRun:
-    """This process' membership in a run; obtained by `enter`, shared by all writers and readers of the process.
+    """This process' membership in a run; obtained by `enter`, shared by its writers and readers.
 
     Attributes:
         node: The iceoryx2 node.

@@ -28,7 +28,7 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 class FrameTypes:
-    """Checks the tensors of one frame; a letter among the dimensions stands for one size throughout the frame."""
+    """Checks the tensors of one frame; a letter stands for one size throughout the frame."""
 
     def __init__(self, spec_of: Callable[[str], TensorSpec], producer: str) -> None:
         """Begins a frame.
@@ -57,6 +57,10 @@ class FrameTypes:
         expected = f"{spec.dtype}[{', '.join(str(dimension) for dimension in spec.shape)}]"
         if dtype != spec.dtype or len(shape) != len(spec.shape):
             raise TensorMismatchError(f"tensor '{name}' of {self._producer}: expected {expected}, got {got}")
+        if any(size < 0 for size in shape):
+            raise TensorMismatchError(
+                f"tensor '{name}' of {self._producer}: expected {expected}, got negative {got}"
+            )
         for size, dimension in zip(shape, spec.shape, strict=True):
             if isinstance(dimension, int):
                 if size != dimension:
@@ -67,8 +71,8 @@ class FrameTypes:
             known, where = self._sizes.setdefault(dimension, (size, name))
             if size != known:
                 raise TensorMismatchError(
-                    f"tensor '{name}' of {self._producer}: expected {expected} with {dimension}={known} as in "
-                    f"'{where}' of the same frame, got {got}"
+                    f"tensor '{name}' of {self._producer}: expected {expected} with {dimension}={known} as "
+                    f"in '{where}' of the same frame, got {got}"
                 )
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
-"""Writers and readers as the deployment wants them; nodes call `make_writer` and `make_reader` and nothing else of this package.
+"""Writers and readers as the deployment wants them: all that a node needs of this package.
 
-A writer offers exactly the routes its consumers need. A reader takes the nearest one of those an announcement offers.
+A writer offers exactly the routes its consumers need; a reader takes the nearest one of those announced.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def make_writer(
     Args:
         context: The process' context.
         producer: `sensor_fusion` or a component's name.
-        extra_consumers: Readers that the bundle does not know (a recorder), name to process; they get every tensor.
+        extra_consumers: Readers that the bundle does not know (a recorder), name to process; they get
+            every tensor.
 
     Raises:
         ConfigurationError: A process spans hosts.
@@ -61,7 +62,8 @@ def make_reader(
         context: The process' context.
         consumer: A component's name, or any name given to the writer as an extra consumer.
         producer: `sensor_fusion` or a component's name.
-        tensors: What to take; None: what the bundle says the consumer takes, for an extra consumer all that is announced.
+        tensors: What to take; None: what the bundle says the consumer takes, for an extra consumer all
+            that is announced.
 
     Raises:
         ConfigurationError: A process spans hosts.
@@ -132,8 +134,8 @@ class RoutedWriter(TensorWriter):
         missing = self._required - tensors.keys()
         if missing:
             raise TensorMismatchError(
-                f"frame {trace_id} of {self._producer}: expected the tensors {', '.join(sorted(self._required))}, "
-                f"got none called {', '.join(sorted(missing))}"
+                f"frame {trace_id} of {self._producer}: expected the tensors "
+                f"{', '.join(sorted(self._required))}, got none called {', '.join(sorted(missing))}"
             )
         types = FrameTypes(self._spec_of, self._producer)
         for name, tensor in tensors.items():
@@ -202,8 +204,8 @@ class RoutedReader(TensorReader):
         for name in names:
             if name not in offered:
                 raise TensorMismatchError(
-                    f"tensor '{name}' of {self._producer}: expected by {self._consumer}, but frame {trace_id} announces "
-                    f"only {', '.join(sorted(offered)) or 'others'}"
+                    f"tensor '{name}' of {self._producer}: expected by {self._consumer}, but frame "
+                    f"{trace_id} announces only {', '.join(sorted(offered)) or 'others'}"
                 )
             for handle in offered[name].values():
                 types.check(name, handle.dtype, handle.shape)
@@ -212,8 +214,8 @@ class RoutedReader(TensorReader):
             handle = next(iter(offered[name].values()))
             if dtype_name(tensor.dtype) != handle.dtype or tuple(tensor.shape) != tuple(handle.shape):
                 raise TensorMismatchError(
-                    f"tensor '{name}' of {self._producer}: expected {handle.dtype}{list(handle.shape)} as announced, got "
-                    f"{dtype_name(tensor.dtype)}{list(tensor.shape)}"
+                    f"tensor '{name}' of {self._producer}: expected {handle.dtype}{list(handle.shape)} as "
+                    f"announced, got {dtype_name(tensor.dtype)}{list(tensor.shape)}"
                 )
         if self._device is None:
             return found
@@ -250,8 +252,9 @@ class RoutedReader(TensorReader):
             raise expired
         transports = sorted({transport for name in missing for transport in offered[name]})
         raise TensorError(
-            f"tensor '{missing[0]}' of {self._producer} is offered only by {', '.join(transports)} from another process or "
-            f"host, which does not reach {self._consumer}; do all processes run the same deployment and run id?"
+            f"tensor '{missing[0]}' of {self._producer} is offered only by {', '.join(transports)} from "
+            f"another process or host, which does not reach {self._consumer}; do all processes run the same "
+            "deployment and run id?"
         )
 
 

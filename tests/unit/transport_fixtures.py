@@ -1,4 +1,6 @@
-"""Contexts and frames for the transport tests: a producer `net` whose consumers are placed where a test wants them."""
+"""Contexts and frames for the transport tests: a producer `net` whose consumers are placed where a test wants
+them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def make_context(
     tensors: Mapping[str, Mapping[str, object]] = TENSORS,
     kinds: Mapping[str, str] | None = None,
 ) -> ProcessContext:
-    """Returns a context with the producer `net` and the consumers `near_head`, `far_head` in the given processes."""
+    """Returns a context with the producer `net` and the consumers `near_head`, `far_head` in the given
+    processes.
+    """
     names = list(tensors)
     spec = BundleSpec.model_validate(
         {
