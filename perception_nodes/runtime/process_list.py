@@ -226,7 +226,7 @@ def _environment(resolved: ResolvedDeployment, spec: ProcessSpec, threads: int |
     if threads is not None:
         environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
     if resolved.deployment.transport.dds_profile:
-        environment |= _dds_profile_environment()
+        environment |= dds_profile_environment()
     return environment | spec.environment
 
 
@@ -236,7 +236,7 @@ def _python_path() -> str:
     return os.pathsep.join(dict.fromkeys(path for path in paths if path))
 
 
-def _dds_profile_environment() -> dict[str, str]:
+def dds_profile_environment() -> dict[str, str]:
     try:
         from perception_nodes.transport import dds_profile
     except ImportError:
