@@ -39,6 +39,7 @@ from perception_nodes.recordings.opening import open_recording
 from perception_nodes.recordings.playback import Due, PlayClock, Range, ReadAhead
 from perception_nodes.recordings.rosbag2 import TF_STATIC, Rosbag2Recording
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode
+from perception_nodes.runtime.stop_request import request_process_stop
 
 NODE_NAME = "replay"
 _SENSOR_DEPTH = 5
@@ -119,6 +120,11 @@ class ReplayNode(StackNode):
             "Seconds to wait at most until every sensor topic of the rig has a subscriber; 0: do not wait",
         )
         self._declare(
+            "end_process_after",
+            -1.0,
+            "Seconds after the end of the recording at which this node's process ends; negative: it stays",
+        )
+        self._declare(
             "exclude_topics", [""], "Topics of a bag not to play; patterns with * and ? are allowed"
         )
         self._recording: Recording | None = None
@@ -132,6 +138,7 @@ class ReplayNode(StackNode):
         self._unplayable: set[str] = set()
         self._static_transforms: tuple[StaticTransform, ...] = ()
         self._last_clock_ns = 0
+        self._end_process_after_s = -1.0
         self._rebased = True
         self._publish_clock = True
         self._ground_truth = True
@@ -175,6 +182,7 @@ class ReplayNode(StackNode):
         self._publish_clock = self._flag("publish_clock")
         self._ground_truth = self._flag("ground_truth")
         loop = self.get_parameter("loop").value
+        self._end_process_after_s = self._number("end_process_after", -1)
         passes = (0 if loop else 1) if isinstance(loop, bool) else int(self._number("loop", 0))
         self._part = Range(self._number("start", 0), self._number("duration", 0), passes)
         self._play_clock = PlayClock(self._number("rate", 0, exclusive=True), self._flag("paused"))
@@ -526,6 +534,8 @@ class ReplayNode(StackNode):
             f"{self._recording.name} has been played"
             + ("" if whole else f" as far as it goes: {self._recording.end_fault}")
         )
+        if self._end_process_after_s >= 0.0 and not self._stopping.wait(self._end_process_after_s):
+            request_process_stop(f"{self._recording.name} has been played")
 
 
 def _ground_truth_topics() -> tuple[str, ...]:

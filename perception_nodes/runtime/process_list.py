@@ -95,6 +95,7 @@ class ExtraProcess:
         name: Its name; none of the deployment's.
         nodes: Nodes of the registry it hosts; their parameters come from the deployment (`parameters.replay.rate:=2`).
         command: A program of its own instead of the process runtime.
+        overrides: Overrides that hold for this process unless the deployment's say otherwise.
         spec: Executor, cores and environment.
         respawn: What happens when it ends by itself.
         shutdown_rank: Place in the shutdown order.
@@ -105,6 +106,7 @@ class ExtraProcess:
     name: str
     nodes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     spec: ProcessSpec = ProcessSpec(nodes=())
     respawn: RespawnPolicy = NO_RESPAWN
     shutdown_rank: int = RANK_REPLAY
@@ -113,7 +115,13 @@ class ExtraProcess:
 
 
 #: Plays a recording once the stack is ready and ends the run when the recording ends.
-REPLAY = ExtraProcess("replay", nodes=("replay",), start_when_ready=True, ends_run=True)
+REPLAY = ExtraProcess(
+    "replay",
+    nodes=("replay",),
+    overrides=("parameters.replay.end_process_after:=1.0",),
+    start_when_ready=True,
+    ends_run=True,
+)
 
 
 def new_run_id() -> str:
@@ -175,7 +183,7 @@ def _describe_extra(
 ) -> ProcessDescription:
     command = process.command
     if not command:
-        command = _runtime_command(resolved, process.name, use_sim_time, run_id) + (
+        command = _runtime_command(resolved, process.name, use_sim_time, run_id, process.overrides) + (
             "--nodes",
             *process.nodes,
             "--executor",
@@ -197,11 +205,15 @@ def _describe_extra(
     )
 
 
-def _runtime_command(resolved: ResolvedDeployment, name: str, use_sim_time: bool, run_id: str) -> tuple[str, ...]:
+def _runtime_command(
+    resolved: ResolvedDeployment, name: str, use_sim_time: bool, run_id: str, defaults: Sequence[str] = ()
+) -> tuple[str, ...]:
     command = [sys.executable, "-m", PROCESS_MODULE]
     command += ["--deployment", str(resolved.path), "--process", name, "--run-id", run_id]
     found = {"rig": str(resolved.rig_path), "bundle": str(resolved.bundle.path)}  # so that no child has to search again
     given = [text for text in resolved.overrides if text.partition(SEPARATOR)[0] not in found]
+    keys = [text.partition(SEPARATOR)[0] for text in given]
+    given += [text for text in defaults if text.partition(SEPARATOR)[0] not in keys]
     for text in [*(f"{key}{SEPARATOR}{value}" for key, value in found.items()), *given]:
         command += ["--override", text]
     return (*command, "--use-sim-time") if use_sim_time else tuple(command)
