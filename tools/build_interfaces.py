@@ -1,7 +1,7 @@
 """Build the ROS 2 interface packages into the virtual environment this script runs in.
 
-For machines where ROS 2 comes from wheels. The packages are installed into the environment's own prefix, beside
-the interfaces the wheels brought: what finds those (the interpreter's `site-packages` for the Python modules, the
+For machines where ROS 2 comes from wheels. The packages end up in the environment's own prefix, beside the
+interfaces the wheels brought: what finds those (the interpreter's `site-packages` for the Python modules, the
 wheels' bootstrapper for the shared libraries) then finds ours as well, and nobody has to source a set-up file.
 
 A build is skipped while the interface sources and the environment are unchanged. On a machine with a real ROS 2
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -78,8 +77,11 @@ def build(*, force: bool = False, verbose: bool = False) -> bool:
         stamp.unlink(missing_ok=True)
         _require_tools()
         _mend_cmake_paths(prefix / "share")
-        _remove_previous_install(work, prefix)
-        _run_colcon(work, prefix, verbose=verbose)
+        stage = work / "stage"
+        for folder in (stage, work / "build"):
+            shutil.rmtree(folder, ignore_errors=True)
+        _run_colcon(work, prefix, stage, verbose=verbose)
+        _publish(stage, prefix, work / "manifest")
         if not _self_test():
             raise BuildError(f"the packages were built but cannot be imported: {sys.executable} -c '{SELF_TEST}'")
         stamp.write_text(fingerprint)
@@ -101,10 +103,12 @@ def _fingerprint() -> str:
             if path.is_file():
                 sources.update(f"{path.relative_to(REPOSITORY)}\0".encode())
                 sources.update(path.read_bytes())
+    # Read from the folders' names: opening every distribution's metadata takes seconds.
+    site_packages = Path(sysconfig.get_path("purelib"))
     versions = sorted(
-        f"{name}=={distribution.version}"
-        for distribution in importlib.metadata.distributions()
-        if (name := distribution.metadata["Name"]) and (name.startswith(("ros-", "colcon-")) or name == "numpy")
+        path.name.removesuffix(".dist-info")
+        for path in site_packages.glob("*.dist-info")
+        if path.name.lower().startswith(("ros_", "colcon_", "numpy-"))
     )
     return json.dumps(
         {"python": sys.version, "prefix": sys.prefix, "sources": sources.hexdigest(), "packages": versions}, indent=1
@@ -149,17 +153,31 @@ def _mend_cmake_paths(share: Path) -> None:
             path.write_text(mended, encoding="utf-8", errors="surrogateescape")
 
 
-def _remove_previous_install(work: Path, prefix: Path) -> None:
-    """Delete what the last build installed, so that a message that was removed or renamed does not live on."""
-    for manifest in (work / "build").glob("*/install_manifest.txt"):
-        for line in manifest.read_text().splitlines():
-            installed = Path(line)
-            if installed.is_relative_to(prefix):
-                installed.unlink(missing_ok=True)
-    shutil.rmtree(work / "build", ignore_errors=True)
+def _publish(stage: Path, prefix: Path, manifest: Path) -> None:
+    """Move what was built into the environment, and out of it what an earlier build had and this one has not.
+
+    The build itself takes a while and may fail; until it is through, whoever uses the environment keeps the old
+    packages. Only the packages' own files move: colcon's set-up scripts beside them would, once sourced, put
+    site-packages on PYTHONPATH.
+    """
+    built = sorted(
+        str(path.relative_to(stage))
+        for folder in ("include", "lib", "share")
+        for path in (stage / folder).rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+    for name in built:
+        target = prefix / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Within one file system this replaces the file at once; a process that has the old library open keeps it.
+        (stage / name).replace(target)
+    earlier = manifest.read_text().splitlines() if manifest.exists() else []
+    for name in set(earlier).difference(built):
+        (prefix / name).unlink(missing_ok=True)
+    manifest.write_text("\n".join(built) + "\n")
 
 
-def _run_colcon(work: Path, prefix: Path, *, verbose: bool) -> None:
+def _run_colcon(work: Path, prefix: Path, stage: Path, *, verbose: bool) -> None:
     environment = _clean_environment()
     environment.update(
         VIRTUAL_ENV=str(prefix),
@@ -176,12 +194,14 @@ def _run_colcon(work: Path, prefix: Path, *, verbose: bool) -> None:
     command = [
         *(str(prefix / "bin" / "colcon"), "--log-base", str(work / "log"), "build"),
         *("--base-paths", *(str(REPOSITORY / package) for package in PACKAGES)),
-        *("--build-base", str(work / "build"), "--install-base", str(prefix), "--merge-install"),
+        *("--build-base", str(work / "build"), "--install-base", str(stage), "--merge-install"),
         *("--executor", "sequential"),
         *("--event-handlers", "console_direct+" if verbose else "console_cohesion-"),
         "--cmake-args",
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF",
+        # The generated sources are many and small: reading their headers is most of the work.
+        "-DCMAKE_UNITY_BUILD=ON",
         f"-DPython3_EXECUTABLE={sys.executable}",
         f"-DPYTHON_EXECUTABLE={sys.executable}",
         "-DPython3_FIND_VIRTUALENV=ONLY",
