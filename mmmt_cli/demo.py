@@ -15,7 +15,8 @@ def demo(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Overrides of the deployment, e.g. placement.detection3d_head:=cpu0 parameters.replay.rate:=0.5",
+            help="Overrides of the deployment, e.g. placement.detection3d_head:=cpu0 "
+            "parameters.replay.rate:=0.5",
             metavar="KEY:=VALUE",
         ),
     ] = None,
@@ -48,7 +49,8 @@ def demo(
 ) -> None:
     """Play a recording through the stack and write a report.
 
-    Exit code 0: frames were processed, every control command was safe, the report is whole. 1: one of these is not so, the
+    Exit code 0: frames were processed, every control command was safe, the report is whole. 1: one of these
+    is not so, the
     reason is printed. 2: a configuration error.
     """
     from mmmt_cli.report_run import RunOptions, prepare, run
@@ -79,12 +81,12 @@ def default_recording() -> Path:
         ConfigurationError: The generator or a package it needs is not installed.
     """
     try:
-        from training.synth.recording import ensure_demo_recording
+        from mmmt_cli.data import demo_recording
     except ImportError as error:
         raise ConfigurationError(
             f"the demo's recording cannot be generated: {error}; name another one with --recording"
         ) from error
-    return Path(ensure_demo_recording())
+    return demo_recording()
 
 
 def rig_of(recording: Path) -> str:
@@ -103,8 +105,8 @@ def rig_of(recording: Path) -> str:
     try:
         if opened.rig_name is None:
             raise ConfigurationError(
-                f"recording {recording} ({opened.kind}) does not say which vehicle it comes from: name its rig with --rig, "
-                f"or write one with `mmmt rig draft {recording}`"
+                f"recording {recording} ({opened.kind}) does not say which vehicle it comes from: "
+                f"name its rig with --rig, or write one with `mmmt rig draft {recording}`"
             )
         return opened.rig_name
     finally:

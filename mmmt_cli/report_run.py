@@ -1,4 +1,6 @@
-"""Runs a stack with a recorder beside it, shows how it goes and writes the report: `mmmt demo` and `mmmt launch --report`."""
+"""Runs a stack with a recorder beside it, shows how it goes and writes the report: `mmmt demo` and `mmmt
+launch --report`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ class RunOptions:
     Attributes:
         recording: Played into the stack; None: live sensors.
         out: Folder of the report.
-        duration_s: Stop after so long with the stack ready; a shorter recording is looped. None: to the recording's end.
+        duration_s: Stop after so long with the stack ready; a shorter recording is looped. None: to the
+            recording's end.
         use_sim_time: Nodes follow /clock.
         engage: Control engages by itself.
     """
@@ -97,7 +100,8 @@ def run(resolved: ResolvedDeployment, options: RunOptions) -> int:
     """Runs the stack to its end, writes the report and prints the main figures.
 
     Returns:
-        0: frames were processed and all is well. 1: nothing came out, a process gave up, a command was unsafe or the report is
+        0: frames were processed and all is well. 1: nothing came out, a process gave up, a command was
+            unsafe or the report is
         incomplete; the reason is printed. 2: a configuration error.
     """
     from rich.console import Console
@@ -280,7 +284,8 @@ class _Progress:
         state = "" if status.state is None else _STATES.get(status.state, "")
         figures = f"{status.frames_out} of {status.frames_in} frames"
         if status.path is not None:
-            figures += f"  {status.path.modality}→{status.path.task} p50 {status.path.p50_ms:.0f} p99 {status.path.p99_ms:.0f} ms"
+            path = status.path
+            figures += f"  {path.modality}→{path.task} p50 {path.p50_ms:.0f} p99 {path.p99_ms:.0f} ms"
         self._bar.update(
             self._task,
             description=state or "running",
@@ -379,7 +384,8 @@ def _print_figures(report: Report) -> None:
     console.print(table)
     fallback = f", {frames.fallback} more without the trigger sensor" if frames.fallback else ""
     console.print(
-        f"frames: {frames.received} in = {frames.out} out + {frames.dropped} dropped; {frames.masked} masked{fallback}\n"
+        f"frames: {frames.received} in = {frames.out} out + {frames.dropped} dropped; "
+        f"{frames.masked} masked{fallback}\n"
         f"control: {control.ticks} ticks, {control.unsafe_ticks} unsafe, {control.stops} stops",
         highlight=False,
         soft_wrap=True,

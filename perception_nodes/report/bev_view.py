@@ -1,4 +1,6 @@
-"""Bird's-eye view of a frame: map layers, LiDAR points, boxes and the planned path; the vehicle looks up the page."""
+"""Bird's-eye view of a frame: map layers, LiDAR points, boxes and the planned path; the vehicle looks up the
+page.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def bev_view(scene: FrameScene, vehicle: VehicleLimits, extent_m: float = 52.0) 
         extent_m: Metres shown to each side of the vehicle.
 
     Returns:
-        One SVG element with a group for each kind of content (classes bev-map, bev-points, bev-truth, bev-detections).
+        One SVG element with a group for each kind of content (classes bev-map, bev-points, bev-truth,
+        bev-detections).
     """
     plot = Plot(0, 0, _SIZE, _SIZE, (-extent_m, extent_m), (-extent_m, extent_m))
     parts: list[str] = ['<rect class="bev-ground" width="1000" height="1000"/>']
@@ -74,7 +77,8 @@ def _range_rings(plot: Plot, extent_m: float) -> list[str]:
         )
         if metres % 20 == 0 and metres < extent_m:
             parts.append(
-                f'<text class="ring-label" x="{number(centre_x + 6)}" y="{number(centre_y - radius - 5)}">{metres} m</text>'
+                f'<text class="ring-label" x="{number(centre_x + 6)}" y="{number(centre_y - radius - 5)}">'
+                f"{metres} m</text>"
             )
     return parts
 
@@ -100,7 +104,9 @@ def _points_image(points_n3: NDArray[np.float32], extent_m: float, size: int) ->
 
 
 def _map_image(scene_map: SceneMap, plot: Plot) -> str:
-    """One picture of all layers; rarer layers lie above common ones so that a divider is not lost under the road."""
+    """One picture of all layers; rarer layers lie above common ones so that a divider is not lost under the
+    road.
+    """
     layers, rows, columns = scene_map.probability_khw.shape
     image = np.zeros((rows, columns, 4), dtype=np.uint8)
     colours = layer_colours(scene_map.layers)
@@ -114,8 +120,9 @@ def _map_image(scene_map: SceneMap, plot: Plot) -> str:
     left, top = _place(plot, x0 + columns * scene_map.resolution, y0 + rows * scene_map.resolution)
     right, bottom = _place(plot, x0, y0)
     return (
-        f'<image href="{png_address(picture)}" x="{number(left)}" y="{number(top)}" width="{number(right - left)}" '
-        f'height="{number(bottom - top)}" preserveAspectRatio="none" style="image-rendering:pixelated"/>'
+        f'<image href="{png_address(picture)}" x="{number(left)}" y="{number(top)}" '
+        f'width="{number(right - left)}" height="{number(bottom - top)}" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated"/>'
     )
 
 
@@ -145,14 +152,16 @@ def _boxes(objects: Iterable[SceneObject], plot: Plot, extent_m: float) -> list[
         opacity = number(0.35 + 0.65 * min(max(item.score, 0.0), 1.0))
         # The second line shows the heading: from the centre to the front.
         parts.append(
-            f'<g style="opacity:{opacity}"><polygon points="{outline}"><title>{_escaped(title)}</title></polygon>'
+            f'<g style="opacity:{opacity}">'
+            f'<polygon points="{outline}"><title>{_escaped(title)}</title></polygon>'
             f'<polyline points="{at(0, 0)} {at(length / 2, 0)}"/></g>'
         )
         if item.velocity_2 is not None and math.hypot(*item.velocity_2) > 0.5:
             u0, v0 = _place(plot, x, y)
             u1, v1 = _place(plot, x + item.velocity_2[0], y + item.velocity_2[1])
             parts.append(
-                f'<line class="velocity" x1="{number(u0)}" y1="{number(v0)}" x2="{number(u1)}" y2="{number(v1)}"/>'
+                f'<line class="velocity" x1="{number(u0)}" y1="{number(v0)}" '
+                f'x2="{number(u1)}" y2="{number(v1)}"/>'
             )
     return parts
 
@@ -161,7 +170,8 @@ def _vehicle(plot: Plot, vehicle: VehicleLimits) -> str:
     front, back = vehicle.front_overhang_m, -1.0
     half = vehicle.width_m / 2
     outline: Sequence[tuple[float, float]] = (
-        (back, half), (front - 0.9, half), (front, half * 0.55), (front, -half * 0.55), (front - 0.9, -half), (back, -half),
+        (back, half), (front - 0.9, half), (front, half * 0.55),
+        (front, -half * 0.55), (front - 0.9, -half), (back, -half),
     )  # fmt: skip
     points = " ".join(f"{number(u)},{number(v)}" for u, v in (_place(plot, x, y) for x, y in outline))
     return f'<polygon class="ego" points="{points}"><title>vehicle</title></polygon>'

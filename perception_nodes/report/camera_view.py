@@ -51,10 +51,10 @@ def camera_title(name: str) -> str:
 
 
 def mosaic(cameras: Sequence[SceneCamera]) -> list[list[SceneCamera]]:
-    """Arranges cameras in rows: those that look forward above, those that look back below, each from left to right.
+    """Arranges cameras in rows: those that look forward above the others, each row from left to right.
 
-    Where the vehicle looks back, left and right stay as the vehicle has them (back left, back, back right), as is usual for
-    six cameras. Cameras without calibration come last, in the rig's order.
+    Where the vehicle looks back, left and right stay as the vehicle has them (back left, back, back right),
+    as is usual for six cameras. Cameras without calibration come last, in the rig's order.
     """
     placed: list[tuple[float, SceneCamera]] = []
     unplaced: list[SceneCamera] = []
@@ -64,6 +64,8 @@ def mosaic(cameras: Sequence[SceneCamera]) -> list[list[SceneCamera]]:
             unplaced.append(camera)
         else:
             placed.append((heading, camera))
+    if not cameras:
+        return []
     if len(cameras) <= 2:
         return [[camera for _, camera in sorted(placed, key=lambda item: -item[0])] + unplaced]
     forward = [item for item in placed if math.cos(item[0]) > 0.17]
@@ -77,7 +79,9 @@ def mosaic(cameras: Sequence[SceneCamera]) -> list[list[SceneCamera]]:
 
 
 def viewing_direction(camera: SceneCamera) -> float | None:
-    """Heading of the optical axis in the ego frame, radians, 0 forward and positive left; None without calibration."""
+    """Heading of the optical axis in the ego frame, radians, 0 forward and positive left; None without
+    calibration.
+    """
     if camera.camera_from_ego is None:
         return None
     axis = camera.camera_from_ego[2, :3]  # the camera's z axis, expressed in the ego frame
@@ -106,6 +110,7 @@ def _boxes(
         opacity = number(0.35 + 0.65 * min(max(item.score, 0.0), 1.0))
         title = escape(f"{item.label} {item.score:.2f}")
         parts.append(
-            f'<path d="{path}" style="stroke-width:{number(stroke)};opacity:{opacity}"><title>{title}</title></path>'
+            f'<path d="{path}" style="stroke-width:{number(stroke)};opacity:{opacity}">'
+            f"<title>{title}</title></path>"
         )
     return parts

@@ -31,6 +31,10 @@ def frame_flow(received: int, out: int, masked: int, dropped: int, fallback: int
             plot.text((x0 + x1) / 2, 22, str(count), "run-label middle", "font-size:15px")
         begin += count
     entries = [(colour, f"{name} {count}") for name, count, colour in shares]
-    text = f"<p class='scene-note'><strong>{received}</strong> in = <strong>{out}</strong> out + <strong>{dropped}</strong> dropped"
-    text += f"; {fallback} more without the trigger sensor</p>" if fallback else "</p>"
+    text = (
+        f"<p class='scene-note'><strong>{received}</strong> in = <strong>{out}</strong> out + "
+        f"<strong>{dropped}</strong> dropped"
+        + (f"; {fallback} more without the trigger sensor" if fallback else "")
+        + "</p>"
+    )
     return drawing(600, 34, plot.parts, "frames in, out, masked and dropped") + legend(entries) + text

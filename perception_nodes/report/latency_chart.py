@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ def segment_order(samples: Sequence[PathSample]) -> list[str]:
 
 
 def _bins(samples: Sequence[PathSample], duration_s: float) -> list[PathSample]:
-    """Keeps single frames while they can be told apart, else the slowest frame of each interval: nothing bad is hidden."""
+    """Keeps single frames while they can be told apart, else the slowest frame of each interval: nothing bad
+    is hidden.
+    """
     if len(samples) <= _MAX_BARS:
         return list(samples)
     width = duration_s / _MAX_BARS
@@ -125,6 +128,6 @@ def _bins(samples: Sequence[PathSample], duration_s: float) -> list[PathSample]:
 
 
 def _typical_spacing(samples: Sequence[PathSample], duration_s: float) -> float:
-    gaps = sorted(b.time_s - a.time_s for a, b in zip(samples, samples[1:], strict=False))
+    gaps = sorted(b.time_s - a.time_s for a, b in itertools.pairwise(samples))
     gaps = [gap for gap in gaps if gap > 0 and math.isfinite(gap)]
     return gaps[len(gaps) // 4] if gaps else duration_s / 50

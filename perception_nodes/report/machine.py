@@ -34,7 +34,9 @@ def machine_details() -> dict[str, str]:
 
 
 def source_commit() -> str | None:
-    """The commit the running code is of, with `+changes` where tracked files differ from it; None outside a git tree."""
+    """The commit the running code is of, with `+changes` where tracked files differ from it; None outside a
+    git tree.
+    """
     root = package_root()
     if not (root / ".git").exists():
         return None

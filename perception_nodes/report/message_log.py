@@ -1,4 +1,6 @@
-"""An append-only file of serialized ROS messages: cheap to write while the stack runs, readable however it ended."""
+"""An append-only file of serialized ROS messages: cheap to write while the stack runs, readable however it
+ended.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ class MessageLogWriter:
         """Adds one message.
 
         Returns:
-            True unless this very call found that the file cannot be written: the caller then reports `failure` once.
+            True unless this very call found that the file cannot be written: the caller then reports
+            `failure` once.
         """
         if self.failure is not None:
             self.missing[topic] = self.missing.get(topic, 0) + 1
@@ -82,7 +85,9 @@ class MessageLogWriter:
         return self.flush() if len(self._buffer) >= self.BLOCK_BYTES else True
 
     def flush(self) -> bool:
-        """Hands everything to the operating system; returns False when this call found that it cannot be written."""
+        """Hands everything to the operating system; returns False when this call found that it cannot be
+        written.
+        """
         if self.failure is not None or not self._buffer:
             return True
         view = memoryview(self._buffer)
@@ -149,7 +154,7 @@ def read_log(path: Path) -> Iterator[LoggedMessage]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that it is either whole or not there: a temporary file, synced, then renamed over the target.
+    """Writes a file so that it is whole or not there: a temporary one, synced, then renamed.
 
     Raises:
         OSError: It could not be written; the former file, if any, is untouched.
@@ -160,7 +165,7 @@ def write_whole(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

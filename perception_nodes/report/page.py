@@ -156,7 +156,9 @@ def path_samples(run: RecordedRun, record: PathRecord) -> list[PathSample]:
 
 
 def charted_paths(paths: Mapping[str, PathRecord]) -> list[str]:
-    """The paths worth a chart: for each task the path of the first modality that has outputs, control last."""
+    """The paths worth a chart: for each task the path of the first modality that has outputs, control
+    last.
+    """
     by_task: dict[str, str] = {}
     for name, record in paths.items():
         if record.outputs and record.path.task not in by_task:
@@ -225,7 +227,8 @@ def _content(
 ) -> PageContent:
     return PageContent(
         title=summary.recording or "Live sensors",
-        subtitle=f"{summary.duration_s:.1f} s on deployment {summary.deployment}, rig {summary.rig}, bundle {summary.bundle}",
+        subtitle=f"{summary.duration_s:.1f} s on deployment {summary.deployment}, rig {summary.rig}, "
+        f"bundle {summary.bundle}",
         identity=[
             ("deployment", summary.deployment),
             ("started", summary.started_at.replace("T", " ")),
@@ -318,7 +321,9 @@ def _key_figures(summary: Summary) -> list[KeyFigure]:
 
 
 def _headline_paths(summary: Summary) -> list[str]:
-    """Up to two paths for the top of the page: the first with outputs, and the one to control of the same modality."""
+    """Up to two paths for the top of the page: the first with outputs, and the one to control of the same
+    modality.
+    """
     measured = [name for name, figures in summary.paths.items() if figures.count]
     first = next((name for name in measured if not name.endswith(f"->{CONTROL}")), None)
     last = next((name for name in measured if name.endswith(f"->{CONTROL}")), None)

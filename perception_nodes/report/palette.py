@@ -10,7 +10,8 @@ DETECTION = "#e4572e"
 GROUND_TRUTH = "#2a9d5c"
 PLANNED_PATH = "#2f6fed"
 
-#: Distinct for colour-blind readers too (Tol's "bright" and "muted" sets, ordered for contrast between neighbours).
+#: Distinct for colour-blind readers too (Tol's "bright" and "muted" sets, ordered for contrast between
+#: neighbours).
 _STAGES = (
     "#4477aa",
     "#ee9955",

@@ -1,4 +1,6 @@
-"""Every output of every path of a recorded run, from the same code the latency monitor uses while the stack runs."""
+"""Every output of every path of a recorded run, from the same code the latency monitor uses while the stack
+runs.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class PathRecord:
     Attributes:
         path: The path.
         outputs: In order of reception.
-        deadline_misses: As the latency monitor counts them: over budget, failed, or missing while the path was silent.
+        deadline_misses: As the latency monitor counts them: over budget, failed, or missing while the path
+            was silent.
     """
 
     path: LatencyPath

@@ -52,7 +52,8 @@ class RecordedRun:
         begun_ns: Start of the recording, CLOCK_MONOTONIC; the zero of every time axis.
         ended_ns: Its end.
         host: Host of the recorder, as in StageTiming.
-        timings, commands, fusion, latency, diagnostics, odometry, reference_paths: Messages in order of reception.
+        timings, commands, fusion, latency, diagnostics, odometry, reference_paths: Messages in order of
+            reception.
         objects: By task; ground truth is no task.
         ground_truth: Annotated objects.
         received: How many messages came on each topic, logged or not.
@@ -120,7 +121,8 @@ def _read_account(folder: Path, run: RecordedRun) -> dict[str, Any] | None:
         ]
     except FileNotFoundError:
         run.missing.append(
-            f"{RECORDER_FILE}: there is none: the recorder was ended before it could finish, or its disk is full"
+            f"{RECORDER_FILE}: there is none: the recorder was ended before it could finish, "
+            "or its disk is full"
         )
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

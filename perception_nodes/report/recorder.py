@@ -1,4 +1,6 @@
-"""The node that records what a report is made of: every timing, command and status, and now and then a whole frame."""
+"""The node that records what a report is made of: every timing, command and status, and now and then a whole
+frame.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,11 @@ def valid_stamps(message: Any) -> dict[str, int]:
 
 
 class RecorderNode(StackNode):
-    """Writes messages as they come, serialized: nothing is decoded that need not be, so the measured stack is not disturbed.
+    """Writes messages as they come, serialized; decodes next to nothing, so as not to disturb the stack.
 
-    Files in the output folder: `messages.log` (all small messages), `snapshot_NNNN.log` (sensor data, task outputs and
-    calibration of one frame) and, at the end, `recorder.json` (what was received, written and is missing).
+    Files in the output folder: `messages.log` (all small messages), `snapshot_NNNN.log` (sensor data, task
+    outputs and calibration of one frame) and, at the end, `recorder.json` (what was received and written
+    and what is missing).
     """
 
     def __init__(self, context: ProcessContext, name: str = "recorder", out: Path | None = None) -> None:
@@ -95,7 +98,7 @@ class RecorderNode(StackNode):
     def _parameter(self, name: str, default: Any, description: str) -> Any:
         return self.declare_parameter(name, default, ParameterDescriptor(description=description)).value
 
-    # -- lifecycle ---------------------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------
 
     def setup(self) -> None:
         """Creates the output folder and opens the log."""
@@ -177,7 +180,7 @@ class RecorderNode(StackNode):
         except OSError as error:
             self._report_failure(f"{self.out / RECORDER_FILE}: cannot be written: {error.strerror}")
 
-    # -- subscriptions -----------------------------------------------------------------------------------------------
+    # -- subscriptions -----------------------------------------------------------------------------
 
     def _subscribe(
         self, message_type: type, topic: str, qos: QoSProfile, handle: Callable[[LoggedMessage], None]
@@ -227,7 +230,7 @@ class RecorderNode(StackNode):
         try:
             from tf2_msgs.msg import TFMessage
         except ImportError:
-            return  # no /tf_static without its message type: extrinsics then come from the rig's calibration file
+            return  # then extrinsics come from the rig's calibration file
 
         def keep(message: LoggedMessage) -> None:
             # Every broadcaster latches its own message, so all different ones are kept.
@@ -235,7 +238,7 @@ class RecorderNode(StackNode):
 
         self._subscribe(TFMessage, topics.TF_STATIC, topics.latched(), keep)
 
-    # -- what arrives ------------------------------------------------------------------------------------------------
+    # -- what arrives ------------------------------------------------------------------------------
 
     def _append(self, message: LoggedMessage) -> None:
         assert self._log is not None
@@ -286,7 +289,9 @@ class RecorderNode(StackNode):
             self._thin_out()
 
     def _thin_out(self) -> None:
-        """Keeps every second snapshot and takes new ones half as often: a long run keeps its whole course, in bounded space."""
+        """Keeps every second snapshot and takes new ones half as often: a long run keeps its whole course,
+        in bounded space.
+        """
         assert self._collector is not None
         for path in self._snapshots[1::2]:
             path.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""What is known of a run besides the messages recorded in it: who ran what, on what, how it ended. `run.json` in its folder."""
+"""What is known of a run besides the messages recorded in it: who ran what, on what, how it ended.
+`run.json` in its folder.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ class RunStatus:
 
 
 class RunMonitor:
-    """A node on a context and thread of its own; cheap: it hears only small messages, and of each only the newest."""
+    """A node on a context and thread of its own; cheap: it hears only small messages, and of each only the
+    newest.
+    """
 
     def __init__(self) -> None:
         """Starts listening."""

@@ -1,4 +1,6 @@
-"""Decodes a recorded frame into a scene, through the same calibration and decoding code that sensor_fusion uses."""
+"""Decodes a recorded frame into a scene, through the same calibration and decoding code that sensor_fusion
+uses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Collects, now and then, everything that belongs to one frame: its sensor messages and what the tasks made of it."""
+"""Collects, now and then, everything that belongs to one frame: its sensor messages and what the tasks made
+of it.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,11 @@ class _Candidate:
 
 
 class SnapshotCollector:
-    """Decides what to keep. Outside a capture, sensor messages are dropped at once, so the collector costs next to nothing.
+    """Decides what to keep. Outside a capture, sensor messages are dropped at once, which costs nothing.
 
-    A capture begins every `period_s`: sensor messages are buffered until a frame's outputs have come whose sensor stamps are
-    all in the buffer, so that picture, points and boxes belong together however late the perception is.
+    A capture begins every `period_s`: sensor messages are buffered until a frame's outputs have come whose
+    sensor stamps are all in the buffer, so that picture, points and boxes belong together however late
+    the perception is.
     """
 
     def __init__(

@@ -29,7 +29,9 @@ SUMMARY_FILE = "summary.json"
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """sensor_fusion's account: `in` = `out` + `dropped`; `masked` of `out` lacked a sensor; `fallback` is apart."""
+    """sensor_fusion's account: `in` = `out` + `dropped`; `masked` of `out` lacked a sensor; `fallback` is
+    apart.
+    """
 
     received: int
     out: int
@@ -65,7 +67,8 @@ class PathFigures:
 class StageFigures:
     """One stage in one process; milliseconds, None where it finished nothing.
 
-    `compute` is the time inside the network, `run` from start to output, `wait` from complete inputs to start.
+    `compute` is the time inside the network, `run` from start to output, `wait` from complete inputs to
+    start.
     """
 
     process: str
@@ -319,7 +322,9 @@ def object_figures(counts: Sequence[ObjectCount]) -> ObjectFigures:
 
 
 def faults(run: RecordedRun) -> list[Fault]:
-    """Faults the nodes reported on /diagnostics; the latency monitor's view of the paths stands in `paths` instead."""
+    """Faults the nodes reported on /diagnostics; the latency monitor's view of the paths stands in `paths`
+    instead.
+    """
     found: dict[str, Fault] = {}
     for item in run.diagnostics:
         for status in item.message.status:

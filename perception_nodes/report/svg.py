@@ -119,8 +119,9 @@ class Plot:
         inner = f"<title>{escape(title)}</title>" if title else ""
         rounded = f' rx="{number(radius)}"' if radius else ""
         self.parts.append(
-            f'<rect class="{css}" x="{number(min(x0, x1))}" y="{number(min(y0, y1))}" width="{number(abs(x1 - x0))}" '
-            f'height="{number(abs(y1 - y0))}"{rounded}{_style(style)}>{inner}</rect>'
+            f'<rect class="{css}" x="{number(min(x0, x1))}" y="{number(min(y0, y1))}" '
+            f'width="{number(abs(x1 - x0))}" height="{number(abs(y1 - y0))}"'
+            f"{rounded}{_style(style)}>{inner}</rect>"
         )
 
     def text(self, x: float, y: float, content: str, css: str, style: str = "") -> None:
@@ -148,7 +149,8 @@ def drawing(width: float, height: float, parts: Iterable[str], label: str) -> st
         label: What the picture shows, for screen readers.
     """
     return (
-        f'<svg viewBox="0 0 {number(width)} {number(height)}" role="img" aria-label="{escape(label, quote=True)}" '
+        f'<svg viewBox="0 0 {number(width)} {number(height)}" role="img" '
+        f'aria-label="{escape(label, quote=True)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 

@@ -28,7 +28,9 @@ class Run:
 
 
 def busiest_window(runs: Sequence[Run], window_s: float = 1.0) -> tuple[int, int]:
-    """Start and end in nanoseconds of the window, one after the first third of the recording, so that start-up is over."""
+    """Start and end in nanoseconds of the window, one after the first third of the recording, so that
+    start-up is over.
+    """
     if not runs:
         return (0, int(window_s * 1e9))
     begin = min(run.started_ns for run in runs)

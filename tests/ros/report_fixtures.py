@@ -1,4 +1,6 @@
-"""A stand-in for a running stack: publishes what a stack publishes, over DDS, with figures known beforehand."""
+"""A stand-in for a running stack: publishes what a stack publishes, over DDS, with figures known
+beforehand.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ class SyntheticStack:
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
-    def wait_for_recorder(self, timeout_s: float = 20.0) -> None:
+    def wait_for_recorder(self, timeout_s: float = 60.0) -> None:
         """Waits until the recorder listens to everything."""
         rig = self.resolved.rig
         wanted: list[tuple[type, str]] = [
@@ -120,7 +122,7 @@ class SyntheticStack:
             self._publishers[topic] = self.node.create_publisher(kind, topic, topics.reliable(200))
         return self._publishers[topic]
 
-    # -- one frame ---------------------------------------------------------------------------------------------------
+    # -- one frame ---------------------------------------------------------------------------------
 
     def frame(self, latency_ms: float = 100.0, masked: Iterable[str] = (), outputs: bool = True) -> int:
         """Publishes one frame's sensor data, timings, outputs and command; returns its trace id.
