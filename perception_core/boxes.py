@@ -10,6 +10,7 @@ import torch
 
 from perception_core.geometry import FloatArray, box_corners
 
+
 @dataclass(frozen=True)
 class Box3D:
     """One object.
@@ -47,7 +48,8 @@ def decode_boxes(
 ) -> list[Box3D]:
     """Turns a detection head's output tensors into records, best first.
 
-    Boxes that are not finite or have no extent, and labels outside `class_names`, are left out: they cannot be objects.
+    Boxes that are not finite or have no extent, and labels outside `class_names`, are left out: they cannot
+    be objects.
 
     Args:
         boxes_q9: x y z l w h yaw vx vy.

@@ -65,7 +65,8 @@ class ComponentSpec(StrictModel):
         task: The task it outputs, for heads.
         decoder: Registered decoder that turns a head's outputs into messages.
         decoder_options: Options of the decoder.
-        exported: Backend name to exported graph file, relative to the bundle.
+        exported: Backend name to the exported graph of its dense part, relative to the bundle; the word `torch`
+            instead of a file says that on a device with that backend the component runs in torch.
     """
 
     inputs: tuple[str, ...]
@@ -106,6 +107,7 @@ class BundleSpec(StrictModel):
     labels: dict[str, tuple[str, ...]] = {}
     weights: str = "weights.safetensors"
     weights_sha256: str
+    exported_sha256: dict[str, str] = {}  # by file name, of every exported graph
     training: TrainingRecord
 
     @pydantic.model_validator(mode="after")

@@ -8,13 +8,17 @@ import safetensors.torch
 import torch
 import yaml
 
-from perception_core.bundle import Bundle, BundleSpec, ModelReference, TrainingRecord
+from perception_core.backends.example_inputs import example_inputs
+from perception_core.bundle import Bundle, BundleSpec, ComponentSpec, ModelReference, TrainingRecord
 from perception_core.models import PerceptionModel, create_model
+from perception_core.onnx_export import export_dense_part
 from perception_core.weights import sha256_of
 
 
 def create_seeded_model(name: str, seed: int, **arguments: object) -> PerceptionModel:
-    """Builds a registered model whose initial weights depend on `seed` alone; torch's generator is left as it was.
+    """Builds a registered model whose initial weights depend on `seed` alone.
+
+    Torch's global generator is left as it was.
 
     Raises:
         ConfigurationError: The name or an argument is unknown or wrong.
@@ -31,6 +35,7 @@ def write_bundle(
     training: TrainingRecord,
     *,
     name: str | None = None,
+    graphs: bool = False,
 ) -> Bundle:
     """Writes a bundle folder; files of an earlier bundle there are replaced.
 
@@ -40,9 +45,11 @@ def write_bundle(
         path: Folder, created where missing.
         training: How the weights came about.
         name: Name of the bundle, default the folder's.
+        graphs: Also export the components' dense parts as ONNX, for the backends onnxruntime and openvino.
 
     Raises:
-        ConfigurationError: The signatures the model gives do not form a whole graph.
+        ConfigurationError: Graphs are asked for and the packages for them are missing.
+        pydantic.ValidationError: The signatures the model gives do not form a whole graph.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -50,18 +57,41 @@ def write_bundle(
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     # Bytes first: safetensors' own writer makes files only their owner can read.
     weights.write_bytes(safetensors.torch.save(state))
+    components = model.component_specs()
+    exported_sha256: dict[str, str] = {}
+    for stale in path.glob("*.onnx"):
+        stale.unlink()
+    if graphs:
+        components, exported_sha256 = _export_graphs(model, path)
     spec = BundleSpec(
         format=1,
         name=name or path.name,
         model=ModelReference(name=model_name, arguments=model.configuration()),
         input=model.bundle_input(),
         tensors=model.tensor_specs(),
-        components=model.component_specs(),
+        components=components,
         labels=model.labels(),
         weights=weights.name,
         weights_sha256=sha256_of(weights),
+        exported_sha256=exported_sha256,
         training=training,
     )
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110)
     (path / "bundle.yaml").write_text(text, encoding="utf-8")
     return Bundle.open(path)
+
+
+def _export_graphs(model: PerceptionModel, path: Path) -> tuple[dict[str, ComponentSpec], dict[str, str]]:
+    """Writes each component's graph; returns the signatures that name them, and the files' SHA-256."""
+    specs, digests = {}, {}
+    frame_input, tensors = model.bundle_input(), model.tensor_specs()
+    for name, component in model.components.items():
+        spec = model.component_specs()[name]
+        inputs = example_inputs(frame_input, tensors, spec)
+        graph = path / f"{name}.onnx"
+        export_dense_part(component, [inputs[tensor] for tensor in spec.inputs], graph)
+        digests[graph.name] = sha256_of(graph)
+        specs[name] = spec.model_copy(
+            update={"exported": dict.fromkeys(("onnxruntime", "openvino"), graph.name)}
+        )
+    return specs, digests

@@ -28,7 +28,8 @@ def read_component_weights(bundle: Bundle, component: str) -> dict[str, torch.Te
     """Reads one component's tensors, named as in its network's state dict.
 
     Raises:
-        ConfigurationError: The file cannot be read, is not the one bundle.yaml was written for, or has no such component.
+        ConfigurationError: The file cannot be read, is not the one bundle.yaml was written for, or has no
+            such component.
     """
     path = bundle.path / bundle.spec.weights
     try:
@@ -36,19 +37,24 @@ def read_component_weights(bundle: Bundle, component: str) -> dict[str, torch.Te
         if actual != bundle.spec.weights_sha256:
             raise ConfigurationError(
                 f"{path}: SHA-256 is {actual}, but {bundle.path / 'bundle.yaml'} was written for "
-                f"{bundle.spec.weights_sha256}; the file is damaged or of another bundle: fetch or export the bundle anew"
+                f"{bundle.spec.weights_sha256}; the file is damaged or of another bundle: "
+                "fetch or export the bundle anew"
             )
         prefix = f"{component}."
         with safetensors.safe_open(path, framework="pt") as file:
             names = list(file.keys())
-            state = {name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)}
+            state = {
+                name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)
+            }
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigurationError(
             f"{path}: weights cannot be read: {error}; the file is damaged: fetch or export the bundle anew"
         ) from error
     if not state:
         present = {name.split(".", 1)[0] for name in names}
-        raise ConfigurationError(f"{path}: no weights of component '{component}'" + nearest(component, present))
+        raise ConfigurationError(
+            f"{path}: no weights of component '{component}'" + nearest(component, present)
+        )
     return state
 
 

@@ -1,4 +1,4 @@
-"""Backends: run a component of a bundle with torch, onnxruntime or openvino on a device of the deployment."""
+"""Backends: run a component of a bundle with torch, onnxruntime or OpenVINO on a device of the deployment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from perception_core.deployment import Device
 
 __all__ = ["ComponentRunner", "available_backends", "load_component"]
 
+_NO_TENSORRT = "no TensorRT backend in this version; use backend torch on a gpu"
+
 
 def load_component(bundle: Bundle, component: str, device: Device) -> ComponentRunner:
     """Loads a component with its device's backend and warms it up.
 
-    Call it on the thread that will run it, already pinned to the device's cores: runtimes start their compute threads
-    here, and those inherit the pinning.
+    Call it on the thread that will run it, already pinned to the device's cores: runtimes start their
+    compute threads here, and those inherit the pinning.
 
     Args:
         bundle: The bundle.
@@ -22,8 +24,10 @@ def load_component(bundle: Bundle, component: str, device: Device) -> ComponentR
         device: Where it runs and with which backend.
 
     Raises:
-        ConfigurationError: The bundle does not fit, or the backend or device cannot be used here; says what to do.
+        ConfigurationError: The bundle does not fit, or the backend or device cannot be used here; says what
+            to do.
     """
+    # Each runtime is imported only where it is used: one costs a second and hundreds of megabytes a process.
     if device.backend == "torch":
         from perception_core.backends.torch_backend import load_with_torch
 
@@ -32,16 +36,29 @@ def load_component(bundle: Bundle, component: str, device: Device) -> ComponentR
         from perception_core.backends.torch_backend import load_with_torch_compile
 
         return load_with_torch_compile(bundle, component, device)
-    raise ConfigurationError(f"backend '{device.backend}' cannot be used: {available_backends()[device.backend][1]}")
+    if device.backend == "onnxruntime":
+        from perception_core.backends.onnxruntime_backend import load_with_onnxruntime
+
+        return load_with_onnxruntime(bundle, component, device)
+    if device.backend == "openvino":
+        from perception_core.backends.openvino_backend import load_with_openvino
+
+        return load_with_openvino(bundle, component, device)
+    raise ConfigurationError(f"backend '{device.backend}' cannot be used: {_NO_TENSORRT}")
 
 
 def available_backends() -> dict[str, tuple[bool, str]]:
-    """Says for each backend whether it can be used here, and a version or the reason and remedy."""
+    """Says for each backend whether it can be used here, and its version or the reason and remedy."""
     import torch
 
+    from perception_core.backends.onnxruntime_backend import onnxruntime_available
+    from perception_core.backends.openvino_backend import openvino_available
     from perception_core.backends.torch_backend import torch_compile_available
 
     return {
         "torch": (True, f"torch {torch.__version__}"),
         "torch_compile": torch_compile_available(),
+        "onnxruntime": onnxruntime_available(),
+        "openvino": openvino_available(),
+        "tensorrt": (False, _NO_TENSORRT),
     }

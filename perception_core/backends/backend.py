@@ -11,7 +11,8 @@ import torch
 class ComponentRunner(Protocol):
     """One component, loaded and warm.
 
-    Call it from one thread, the one that loaded it: its compute threads and their pinning belong to that thread.
+    Call it from one thread, the one that loaded it: its compute threads and their pinning belong to that
+    thread.
     """
 
     @property
@@ -31,6 +32,7 @@ class ComponentRunner(Protocol):
             inputs: The tensors the component's ComponentSpec lists, on any device.
 
         Returns:
-            Its outputs by graph name, finished: on a GPU the call returns when the work is done, so that timings hold.
+            Its outputs by graph name, finished: on a GPU the call returns when the work is done, so that
+            timings hold.
         """
         ...

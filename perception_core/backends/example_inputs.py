@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
 from perception_core.bundle import FRAME_TENSORS, BundleInput, ComponentSpec, TensorSpec
 
 
-def example_frame(bundle_input: BundleInput, cameras: int = 6, points: int = 30_000) -> dict[str, torch.Tensor]:
+def example_frame(
+    bundle_input: BundleInput, cameras: int = 6, points: int = 30_000
+) -> dict[str, torch.Tensor]:
     """Returns the frame tensors of a level street: cameras evenly around the vehicle and points around it.
 
     The same in every run.
@@ -23,7 +25,9 @@ def example_frame(bundle_input: BundleInput, cameras: int = 6, points: int = 30_
     generator = torch.Generator().manual_seed(0)
     height, width = (bundle_input.image.height, bundle_input.image.width) if bundle_input.image else (1, 1)
     azimuth_n = torch.rand(points, generator=generator) * 2 * math.pi
-    range_n = 2.0 + 48.0 * torch.rand(points, generator=generator) ** 2  # denser near the vehicle, as a sweep is
+    range_n = (
+        2.0 + 48.0 * torch.rand(points, generator=generator) ** 2
+    )  # denser near the vehicle, as a sweep is
     points_nc = torch.stack(
         (
             range_n * azimuth_n.cos(),
@@ -46,7 +50,9 @@ def example_frame(bundle_input: BundleInput, cameras: int = 6, points: int = 30_
     return {
         "points_nc": points_nc,
         "lidar_valid": torch.ones(1, dtype=torch.bool),
-        "images_vhwc": torch.randint(0, 256, (cameras, height, width, 3), dtype=torch.uint8, generator=generator),
+        "images_vhwc": torch.randint(
+            0, 256, (cameras, height, width, 3), dtype=torch.uint8, generator=generator
+        ),
         "camera_valid_v": torch.ones(cameras, dtype=torch.bool),
         "intrinsics_v33": intrinsics_33.repeat(cameras, 1, 1),
         "camera_from_ego_v44": camera_from_ego_v44,
@@ -54,22 +60,24 @@ def example_frame(bundle_input: BundleInput, cameras: int = 6, points: int = 30_
     }
 
 
-def example_inputs(spec: Any, component: ComponentSpec, cameras: int = 6) -> dict[str, torch.Tensor]:
+def example_inputs(
+    bundle_input: BundleInput, tensors: Mapping[str, TensorSpec], component: ComponentSpec, cameras: int = 6
+) -> dict[str, torch.Tensor]:
     """Returns example inputs of one component.
 
     Args:
-        spec: Anything with `input` (BundleInput) and `tensors` (TensorSpec by name), such as a BundleSpec.
+        bundle_input: What the model needs of a rig.
+        tensors: Types of the tensors that components output.
         component: The component.
         cameras: Number V of cameras.
     """
-    frame = example_frame(spec.input, cameras)
+    frame = example_frame(bundle_input, cameras)
     generator = torch.Generator().manual_seed(0)
     inputs = {}
     for name in component.inputs:
         if name in FRAME_TENSORS:
             inputs[name] = frame[name]
-        else:
-            tensor: TensorSpec = spec.tensors[name]
-            shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
-            inputs[name] = torch.randn(shape, generator=generator).to(getattr(torch, tensor.dtype))
+            continue
+        shape = [size if isinstance(size, int) else 1 for size in tensors[name].shape]
+        inputs[name] = torch.randn(shape, generator=generator).to(getattr(torch, tensors[name].dtype))
     return inputs

@@ -25,15 +25,19 @@ def torch_device_of(device: Device) -> torch.device:
     if device.kind == "cpu":
         return torch.device("cpu")
     if device.kind != "gpu":
-        raise ConfigurationError(f"torch cannot run on a device of kind '{device.kind}'; place the component on a cpu or gpu")
+        raise ConfigurationError(
+            f"torch cannot run on a device of kind '{device.kind}'; place the component on a cpu or gpu"
+        )
     if not torch.cuda.is_available():
         raise ConfigurationError(
-            f"the deployment places a component on GPU {device.index}, but torch {torch.__version__} sees no CUDA device; "
-            "install a CUDA build of torch and the driver (see README), or place the component on a cpu device"
+            f"the deployment places a component on GPU {device.index}, but torch {torch.__version__} "
+            "sees no CUDA device; install a CUDA build of torch and the driver (see README), or place the "
+            "component on a cpu device"
         )
     if device.index >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"the deployment names GPU {device.index}, but there are {torch.cuda.device_count()} (counted from 0)"
+            f"the deployment names GPU {device.index}, but there are "
+            f"{torch.cuda.device_count()}, counted from 0"
         )
     return torch.device("cuda", device.index)
 
@@ -57,8 +61,9 @@ def build_component(bundle: Bundle, name: str) -> tuple[Component, ComponentSpec
     signature = model.component_specs()[name]
     if (signature.inputs, signature.outputs) != (spec.inputs, spec.outputs):
         raise ConfigurationError(
-            f"{where}: component '{name}' is listed as {list(spec.inputs)} -> {list(spec.outputs)}, but the model of this "
-            f"version has {list(signature.inputs)} -> {list(signature.outputs)}; export the bundle anew"
+            f"{where}: component '{name}' is listed as {list(spec.inputs)} -> {list(spec.outputs)}, but "
+            f"the model of this version has {list(signature.inputs)} -> {list(signature.outputs)}; "
+            "export the bundle anew"
         )
     component = components[name].eval().requires_grad_(False)
     load_component_weights(bundle, name, component.network)
@@ -69,13 +74,20 @@ class TorchRunner:
     """A component in torch; its dense part may have been replaced by another runtime's."""
 
     def __init__(
-        self, bundle: Bundle, name: str, component: nn.Module, spec: ComponentSpec, device: Device, target: torch.device
+        self,
+        bundle: Bundle,
+        name: str,
+        component: nn.Module,
+        spec: ComponentSpec,
+        device: Device,
+        target: torch.device,
     ) -> None:
         self.component = name
         self.torch_device = target
         self._spec = spec
         self._threads = len(device.cores) if device.kind == "cpu" else 0
-        self._module = component.to(target)
+        # What convolutions on CPUs and tensor cores prefer. (torch's stubs lack the keyword.)
+        self._module = component.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._warm_up(bundle)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -83,7 +95,9 @@ class TorchRunner:
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)  # holds for the calling thread
         with torch.inference_mode():
-            outputs = self._module(*(inputs[name].to(self.torch_device, non_blocking=True) for name in self._spec.inputs))
+            outputs = self._module(
+                *(inputs[name].to(self.torch_device, non_blocking=True) for name in self._spec.inputs)
+            )
         if self.torch_device.type == "cuda":
             torch.cuda.current_stream(self.torch_device).synchronize()
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -91,7 +105,7 @@ class TorchRunner:
 
     def _warm_up(self, bundle: Bundle) -> None:
         """Lets every allocation, kernel choice and compilation happen before the first real frame."""
-        inputs = example_inputs(bundle.spec, self._spec)
+        inputs = example_inputs(bundle.spec.input, bundle.spec.tensors, self._spec)
         for _ in range(2):
             self.run(inputs)
 
@@ -101,7 +115,6 @@ def load_with_torch(bundle: Bundle, name: str, device: Device) -> TorchRunner:
     target = torch_device_of(device)
     component, spec = build_component(bundle, name)
     component.fuse_normalization()
-    component.to(memory_format=torch.channels_last)
     return TorchRunner(bundle, name, component, spec, device, target)
 
 
@@ -117,7 +130,6 @@ def load_with_torch_compile(bundle: Bundle, name: str, device: Device) -> TorchR
     target = torch_device_of(device)
     component, spec = build_component(bundle, name)
     component.fuse_normalization()
-    component.to(memory_format=torch.channels_last)
     component.dense_part.compile(dynamic=any(component.dense_dynamic))
     return TorchRunner(bundle, name, component, spec, device, target)
 

@@ -20,7 +20,12 @@ class ConvNormAct(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, activation: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        activation: bool = True,
     ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(
@@ -42,7 +47,7 @@ class ConvNormAct(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., 2016), the first with a stride where the size shrinks."""
+    """Two 3x3 convolutions with a shortcut (He et al., 2016), the first with the block's stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -60,7 +65,10 @@ class ResidualBlock(nn.Module):
 
 
 class TopDownMerge(nn.Module):
-    """One top-down step of a feature pyramid (Lin et al., 2017): coarse map, resized, plus a lateral 1x1 of the fine map."""
+    """One top-down step of a feature pyramid (Lin et al., 2017).
+
+    The coarse map, resized, plus the fine map, each brought to the same channels by a 1x1 convolution.
+    """
 
     def __init__(self, fine_channels: int, coarse_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -69,7 +77,9 @@ class TopDownMerge(nn.Module):
 
     def forward(self, fine_bchw: torch.Tensor, coarse_bchw: torch.Tensor) -> torch.Tensor:
         """Returns (B, out, H, W) at the fine map's size."""
-        coarse_bchw = functional.interpolate(self.reduce(coarse_bchw), size=fine_bchw.shape[-2:], mode="nearest")
+        coarse_bchw = functional.interpolate(
+            self.reduce(coarse_bchw), size=fine_bchw.shape[-2:], mode="nearest"
+        )
         return functional.relu(self.lateral(fine_bchw) + coarse_bchw)
 
 
@@ -78,7 +88,9 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
         super().__init__(
-            nn.Linear(in_channels, hidden_channels), nn.ReLU(inplace=True), nn.Linear(hidden_channels, out_channels)
+            nn.Linear(in_channels, hidden_channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_channels, out_channels),
         )
 
 
@@ -95,7 +107,9 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
 
-    def forward(self, query_bqc: torch.Tensor, key_btc: torch.Tensor, value_btc: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, query_bqc: torch.Tensor, key_btc: torch.Tensor, value_btc: torch.Tensor
+    ) -> torch.Tensor:
         """Returns (B, Q, C)."""
 
         def split(x: torch.Tensor) -> torch.Tensor:
@@ -108,9 +122,9 @@ class MultiHeadAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Transformer decoder layer: self-attention among queries, cross-attention to tokens, feed-forward; post-norm.
+    """Transformer decoder layer: self-attention among queries, cross-attention to tokens, feed-forward.
 
-    As in DETR, position embeddings are added to queries and keys but not to values.
+    Normalized after each step; as in DETR, position embeddings are added to queries and keys, not to values.
     """
 
     def __init__(self, channels: int, heads: int, hidden_channels: int) -> None:

@@ -1,4 +1,4 @@
-"""What every model is: named, separately placeable components that hand tensors to each other by graph name."""
+"""What every model is: named, separately placeable components that hand each other tensors by graph name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from perception_core.models.blocks import ConvNormAct
 
 
 class Component(nn.Module):
-    """A component as the vehicle runs it: one frame, positional tensors in and out in the order of its ComponentSpec.
+    """A component as the vehicle runs it: one frame, tensors in and out in the order of its ComponentSpec.
 
     It is a thin shell around `network`, whose own forward is batched and is what training calls.
 
     Attributes:
         network: The batched network, with the component's parameters.
-        dense_name: Sub-module of `network` that has only dense operators and is exported to other runtimes; empty: the
-            whole component.
+        dense_name: Sub-module of `network` that has only dense operators and is exported to other runtimes;
+            empty: the whole component.
         dense_dynamic: For each input of the dense part, the axes whose size differs between frames.
     """
 

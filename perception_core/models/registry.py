@@ -24,7 +24,7 @@ def register_model(factory: Factory) -> Factory:
 
 
 def _fill() -> None:
-    """Imports the model families, whose modules register themselves; late, because they import this module."""
+    """Imports the model families, which register themselves; late, because they import this module."""
     from perception_core.models import fuller  # noqa: F401
 
 

@@ -52,7 +52,7 @@ class BevGrid(StrictModel):
         return self.model_copy(update={"cell_size": self.cell_size / factor})
 
     def contains(self, xy: torch.Tensor) -> torch.Tensor:
-        """Says which positions (..., 2) lie inside; positions that are not finite do not. Returns bool (...)."""
+        """Says which positions (..., 2) lie inside, bool (...); those that are not finite do not."""
         x, y = xy[..., 0], xy[..., 1]
         return (x >= self.x_min) & (x < self.x_max) & (y >= self.y_min) & (y < self.y_max)
 

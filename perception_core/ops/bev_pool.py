@@ -1,9 +1,9 @@
-"""BEV pooling of lift-splat: camera features, spread along their rays by a depth distribution, summed per grid cell.
+"""BEV pooling of lift-splat: camera features, spread along rays by a depth distribution, summed per cell.
 
-Lift-Splat-Shoot (Philion and Fidler, 2020) forms the outer product of depth and context and sums it per cell. As in
-BEVPoolv2 (Huang and Huang, 2022) the product is never formed here: which (pixel, depth bin) falls into which cell
-depends on calibration alone and is put down once, sorted by cell, in a `LiftPlan`; a frame then is one weighted
-`embedding_bag`, differentiable in both depth and context.
+Lift-Splat-Shoot (Philion and Fidler, 2020) forms the outer product of depth and context and sums it per cell.
+As in BEVPoolv2 (Huang and Huang, 2022) the product is never formed here: which (pixel, depth bin) falls into
+which cell depends on calibration alone and is put down once, sorted by cell, in a `LiftPlan`; a frame then is
+one weighted `embedding_bag`, differentiable in both depth and context.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ def frustum_points(
         (M, rows, columns, D, 3) in metres; not finite where a calibration matrix has no inverse.
     """
     rows, columns = feature_size
-    options = {"dtype": torch.float32, "device": intrinsics_m33.device}
-    v = (torch.arange(rows, **options) + 0.5) * stride - 0.5
-    u = (torch.arange(columns, **options) + 0.5) * stride - 0.5
+    device = intrinsics_m33.device
+    v = (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * stride - 0.5
+    u = (torch.arange(columns, dtype=torch.float32, device=device) + 0.5) * stride - 0.5
     pixels = torch.stack((u.expand(rows, columns), v.unsqueeze(1).expand(rows, columns)), dim=-1)
     pixels = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
     inverse_m33, singular_intrinsics = torch.linalg.inv_ex(intrinsics_m33.float())
     ego_from_camera_m44, singular_extrinsics = torch.linalg.inv_ex(camera_from_ego_m44.float())
     rays = torch.einsum("mij,hwj->mhwi", inverse_m33, pixels)
-    camera_points = rays.unsqueeze(3) * depths_d.to(**options).view(1, 1, 1, -1, 1)
+    camera_points = rays.unsqueeze(3) * depths_d.to(device, torch.float32).view(1, 1, 1, -1, 1)
     points = torch.einsum("mij,mhwdj->mhwdi", ego_from_camera_m44[:, :3, :3], camera_points)
     points = points + ego_from_camera_m44[:, None, None, None, :3, 3]
     singular = (singular_intrinsics != 0) | (singular_extrinsics != 0)
@@ -118,7 +118,7 @@ def bev_pool(depth_mhwd: torch.Tensor, context_mhwc: torch.Tensor, plan: LiftPla
         context_mhwc.reshape(-1, channels),
         plan.offset_g,
         mode="sum",
-        per_sample_weights=depth_mhwd.reshape(-1)[plan.weight_s],
+        per_sample_weights=depth_mhwd.reshape(-1).index_select(0, plan.weight_s),
         include_last_offset=True,
     )
     return pooled.view(plan.batch_size, plan.grid.rows, plan.grid.columns, channels).permute(0, 3, 1, 2)
@@ -134,7 +134,10 @@ class LiftPlanCache:
     @staticmethod
     def key(*tensors: torch.Tensor) -> bytes:
         """Returns a key equal only for equal tensors on equal devices."""
-        parts = [f"{t.device} {t.dtype} {tuple(t.shape)}".encode() + t.detach().cpu().numpy().tobytes() for t in tensors]
+        parts = [
+            f"{t.device} {t.dtype} {tuple(t.shape)}".encode() + t.detach().cpu().numpy().tobytes()
+            for t in tensors
+        ]
         return b"|".join(parts)
 
     def get(self, key: bytes) -> LiftPlan | None:

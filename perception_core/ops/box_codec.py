@@ -34,7 +34,7 @@ class BoxCodec:
         return torch.cat((offset, boxes[..., 2:3], log_size, yaw.sin(), yaw.cos(), boxes[..., 7:9]), dim=-1)
 
     def decode(self, codes: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Returns boxes (..., 9) of codes (..., 10) relative to query positions x y (..., 2); yaw in -pi..pi."""
+        """Returns boxes (..., 9) of codes (..., 10) relative to query positions (..., 2); yaw in -pi..pi."""
         centre = codes[..., 0:2] * self.cell_size + positions
         size = codes[..., 3:6].clamp(-_MAX_LOG_SIZE, _MAX_LOG_SIZE).exp()
         yaw = torch.atan2(codes[..., 6:7], codes[..., 7:8])

@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional
 
 
-def suppress_non_peaks(heatmap_bkhw: torch.Tensor, kernel_size: int, exempt: Sequence[int] = ()) -> torch.Tensor:
+def suppress_non_peaks(
+    heatmap_bkhw: torch.Tensor, kernel_size: int, exempt: Sequence[int] = ()
+) -> torch.Tensor:
     """Sets every cell to zero that is not the maximum of its window.
 
     Args:

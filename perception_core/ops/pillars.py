@@ -1,4 +1,4 @@
-"""Points to pillars and back to a grid, without a limit of points per pillar (dynamic voxelization) and without loops."""
+"""Points to pillars and on to a grid, any number of points a pillar (dynamic voxelization), no loops."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def assign_pillars(
 ) -> PillarAssignment:
     """Groups points by grid cell.
 
-    Occupied cells are numbered by a running count over the dense grid, which for grids of this size is an order of
-    magnitude cheaper on a CPU than sorting the points.
+    Occupied cells are numbered by a running count over the dense grid, which for grids of this size is an
+    order of magnitude cheaper on a CPU than sorting the points.
 
     Args:
-        points_nc: x y z and further channels; points outside the grid, the height range or not finite are dropped.
+        points_nc: x y z and further channels; points outside grid or height range or not finite are dropped.
         batch_index_n: int64, sample each point belongs to.
         batch_size: Number of samples.
         grid: Pillar grid.
@@ -53,12 +53,12 @@ def assign_pillars(
     height = points_nc[:, 2]
     inside = grid.contains(points_nc[:, :2]) & (height >= z_range[0]) & (height < z_range[1])
     point_index_p = inside.nonzero().squeeze(1)
-    kept_pc = points_nc[point_index_p]
-    cell_p = batch_index_n[point_index_p] * grid.cells + grid.cell_index(kept_pc[:, :2])
+    xy_p2 = points_nc[:, :2].index_select(0, point_index_p)
+    cell_p = batch_index_n.index_select(0, point_index_p) * grid.cells + grid.cell_index(xy_p2)
     count = torch.bincount(cell_p, minlength=batch_size * grid.cells)
     cell_l = count.nonzero().squeeze(1)
     pillar_of_cell = (count > 0).cumsum(0) - 1
-    return PillarAssignment(point_index_p, pillar_of_cell[cell_p], cell_l, count[cell_l])
+    return PillarAssignment(point_index_p, pillar_of_cell.index_select(0, cell_p), cell_l, count[cell_l])
 
 
 def pillar_mean(values_pc: torch.Tensor, assignment: PillarAssignment) -> torch.Tensor:
@@ -78,8 +78,12 @@ def pillar_max(values_pc: torch.Tensor, assignment: PillarAssignment) -> torch.T
 def scatter_to_grid(
     features_lc: torch.Tensor, assignment: PillarAssignment, batch_size: int, grid: BevGrid
 ) -> torch.Tensor:
-    """Writes pillar features (L, C) into an otherwise zero grid. Returns (B, C, rows, columns), channels last in memory."""
+    """Writes pillar features (L, C) into an otherwise zero grid.
+
+    Returns:
+        (B, C, rows, columns), channels last in memory.
+    """
     channels = features_lc.shape[1]
     dense = features_lc.new_zeros((batch_size * grid.cells, channels))
-    dense = dense.index_copy(0, assignment.cell_l, features_lc)
+    dense.index_copy_(0, assignment.cell_l, features_lc)
     return dense.view(batch_size, grid.rows, grid.columns, channels).permute(0, 3, 1, 2)

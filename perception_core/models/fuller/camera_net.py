@@ -20,7 +20,7 @@ _IMAGE_DEVIATION = (58.395, 57.12, 57.375)
 
 
 class ImageEncoder(nn.Module):
-    """Residual backbone, feature pyramid to stride 8, depth distribution and context of every feature pixel."""
+    """Residual backbone, feature pyramid to stride 8, depth distribution and context of each pixel."""
 
     image_mean: torch.Tensor
     image_deviation: torch.Tensor
@@ -29,7 +29,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         # Not persistent: constants of the code, no weights.
         self.register_buffer("image_mean", torch.tensor(_IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("image_deviation", torch.tensor(_IMAGE_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "image_deviation", torch.tensor(_IMAGE_DEVIATION).view(1, 3, 1, 1), persistent=False
+        )
         self.stem = ConvNormAct(3, config.stem_channels, stride=2)
         stages, channels = [], config.stem_channels
         for stage_channels, blocks in zip(config.stage_channels, config.stage_blocks, strict=True):
@@ -89,7 +91,7 @@ class CameraNet(nn.Module):
             images_bvhwc: RGB, uint8 or float 0..255, any V.
             camera_valid_bv: bool; a camera that is not valid contributes nothing and costs nothing.
             intrinsics_bv33: Pixels of these images. Augmentation of the images belongs into them.
-            camera_from_ego_bv44: Ego points to camera points. Augmentation of the ego frame belongs into them.
+            camera_from_ego_bv44: Ego points to camera points. Augmentation of the BEV belongs into them.
 
         Returns:
             camera_bev_bchw, zero where no valid camera looks.
@@ -98,10 +100,11 @@ class CameraNet(nn.Module):
         valid_bv = camera_valid_bv.bool()
         if not bool(valid_bv.any()):
             shape = (batch_size, self.config.bev_channels, self.grid.rows, self.grid.columns)
-            weight = self.image_encoder.depth_and_context.weight
-            return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+            return torch.zeros(shape, dtype=intrinsics_bv33.dtype, device=intrinsics_bv33.device)
         depth_mhwd, context_mhwc = self.image_encoder(images_bvhwc[valid_bv])
-        plan = self._plan(valid_bv, intrinsics_bv33[valid_bv], camera_from_ego_bv44[valid_bv], depth_mhwd.shape[1:3])
+        plan = self._plan(
+            valid_bv, intrinsics_bv33[valid_bv], camera_from_ego_bv44[valid_bv], depth_mhwd.shape[1:3]
+        )
         return bev_pool(depth_mhwd, context_mhwc, plan)
 
     @torch.no_grad()
@@ -115,14 +118,19 @@ class CameraNet(nn.Module):
         """Returns where the rays go; remembered in evaluation, where calibration rarely changes."""
         key = None
         if not self.training:
-            key = LiftPlanCache.key(valid_bv, intrinsics_m33, camera_from_ego_m44) + repr(tuple(feature_size)).encode()
+            key = (
+                LiftPlanCache.key(valid_bv, intrinsics_m33, camera_from_ego_m44)
+                + repr(tuple(feature_size)).encode()
+            )
             plan = self._plans.get(key)
             if plan is not None:
                 return plan
         config = self.config
         depths_d = torch.linspace(config.depth_min, config.depth_max, config.depth_bins)
         rows, columns = feature_size
-        points = frustum_points(intrinsics_m33, camera_from_ego_m44, (rows, columns), FEATURE_STRIDE, depths_d)
+        points = frustum_points(
+            intrinsics_m33, camera_from_ego_m44, (rows, columns), FEATURE_STRIDE, depths_d
+        )
         batch_index_m = valid_bv.nonzero()[:, 0]
         plan = plan_lift(points, batch_index_m, valid_bv.shape[0], self.grid, self.z_range)
         if key is not None:

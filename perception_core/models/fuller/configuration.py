@@ -73,7 +73,7 @@ class DetectionHeadConfig(StrictModel):
 
     Attributes:
         classes: Class names.
-        point_like_classes: Classes so small that neighbouring cells may hold two of them: no peak suppression.
+        point_like_classes: Classes so small that neighbouring cells may hold two: no peak suppression.
         heatmap_channels: Hidden channels of the heat-map branch.
         queries: Queries, at most one a cell and class.
         peak_window: Side of the peak suppression's window, in cells.
@@ -184,7 +184,8 @@ def build_configuration(model: str, defaults: dict[str, Any], arguments: dict[st
                 for part in item["loc"][:-1]:
                     group = group.model_fields[str(part)].annotation
                 lines.append(
-                    f"model '{model}': unknown argument '{where}'" + nearest(str(item["loc"][-1]), group.model_fields)
+                    f"model '{model}': unknown argument '{where}'"
+                    + nearest(str(item["loc"][-1]), group.model_fields)
                 )
             else:
                 lines.append(f"model '{model}': argument '{where}': {item['msg']}")

@@ -1,4 +1,7 @@
-"""Learned control from the fused feature: the primary task of MMMT's hybrid loss. Its proposal is judged by the vehicle's envelope."""
+"""Learned control from the fused feature, the primary task of MMMT's hybrid loss.
+
+It only proposes: the vehicle side judges the proposal inside its safety envelope.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,17 @@ class ControlHead(nn.Module):
 
         Args:
             bev_feature_bchw: Fused feature.
-            ego_motion_bc: Speed [m/s], yaw rate [rad/s], 1 where odometry is fresh else 0 (then the rest counts as 0).
+            ego_motion_bc: Speed [m/s], yaw rate [rad/s], 1 where odometry is fresh else 0 (then the rest
+                counts as 0).
 
         Returns:
-            Steering angle (B, 1) in radians, positive left; target speed (B, 1) in m/s, >= 0; waypoints (B, K, 2) in
-            metres, ego frame.
+            Steering angle (B, 1) in radians, positive left; target speed (B, 1) in m/s, not negative;
+            waypoints (B, K, 2) in metres, ego frame.
         """
         coarse = functional.adaptive_avg_pool2d(self.encode(bev_feature_bchw), 4).flatten(1)
-        motion = torch.nan_to_num(ego_motion_bc / self.motion_scale).clamp(-3.0, 3.0) * (ego_motion_bc[:, 2:3] > 0.5)
+        motion = torch.nan_to_num(ego_motion_bc / self.motion_scale).clamp(-3.0, 3.0) * (
+            ego_motion_bc[:, 2:3] > 0.5
+        )
         output = self.read_out(torch.cat((coarse, motion), dim=1))
         steering = output[:, 0:1].tanh() * self.config.max_steering_angle_rad
         speed = functional.softplus(output[:, 1:2])

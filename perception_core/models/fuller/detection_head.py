@@ -43,6 +43,12 @@ class DetectionOutput:
     code_bqe: torch.Tensor
 
 
+def _start_rare(layer: nn.Module, probability: float) -> None:
+    """Sets a classifying layer's bias so that before training every class has this probability."""
+    assert isinstance(layer.bias, torch.Tensor)
+    nn.init.constant_(layer.bias, -math.log(1 / probability - 1))
+
+
 class HeatmapNet(nn.Module):
     """The head's dense part: class heat map, and the tokens that queries attend to."""
 
@@ -52,7 +58,7 @@ class HeatmapNet(nn.Module):
         self.classify = nn.Conv2d(config.heatmap_channels, len(config.classes), kernel_size=1)
         self.tokens = ConvNormAct(channels, channels, stride=_TOKEN_STRIDE)
         nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.constant_(self.classify.bias, -math.log(1 / config.initial_probability - 1))
+        _start_rare(self.classify, config.initial_probability)
 
     def forward(self, bev_feature_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns heat-map logits (B, K, H, W) and tokens (B, C, H / 2, W / 2)."""
@@ -60,7 +66,7 @@ class HeatmapNet(nn.Module):
 
 
 class DetectionHead(nn.Module):
-    """Queries at the heat map's peaks, refined by one decoder layer, read out by small feed-forward networks."""
+    """Queries at the heat map's peaks, refined by one decoder layer, read out by small networks."""
 
     token_position_t2: torch.Tensor
 
@@ -78,7 +84,7 @@ class DetectionHead(nn.Module):
         self.regress = nn.ModuleDict(
             {name: FeedForward(channels, channels, size) for name, size in _ATTRIBUTES.items()}
         )
-        nn.init.constant_(self.classify[-1].bias, -math.log(1 / config.initial_probability - 1))
+        _start_rare(self.classify[-1], config.initial_probability)
         tokens = grid.model_copy(update={"cell_size": grid.cell_size * _TOKEN_STRIDE})
         positions = tokens.normalized(tokens.cell_centre(torch.arange(tokens.cells)))
         self.register_buffer("token_position_t2", positions, persistent=False)
@@ -88,7 +94,9 @@ class DetectionHead(nn.Module):
         config = self.config
         heatmap_logits_bkhw, token_bchw = self.heatmap_net(bev_feature_bchw)
         # Which cells become queries is a choice without a gradient; the heat map learns from its own loss.
-        heatmap_bkhw = suppress_non_peaks(heatmap_logits_bkhw.detach().sigmoid(), config.peak_window, self.point_like)
+        heatmap_bkhw = suppress_non_peaks(
+            heatmap_logits_bkhw.detach().sigmoid(), config.peak_window, self.point_like
+        )
         score_bq, class_bq, cell_bq = top_peaks(heatmap_bkhw, config.queries)
         position_bq2 = self.grid.cell_centre(cell_bq)
         channels = bev_feature_bchw.shape[1]
@@ -114,10 +122,13 @@ class DetectionHead(nn.Module):
     def decode(self, output: DetectionOutput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns boxes (B, Q, 9) in the ego frame, scores (B, Q) and labels (B, Q), best first.
 
-        As in TransFusion a query keeps the class that made it, and its score is the product of heat map and decoder.
+        As in TransFusion a query keeps the class that made it, and its score is the product of heat map and
+        decoder.
         """
         boxes = self.codec.decode(output.code_bqe, output.query_position_bq2)
-        probability = output.class_logits_bqk.sigmoid().gather(2, output.query_class_bq.unsqueeze(-1)).squeeze(-1)
+        probability = (
+            output.class_logits_bqk.sigmoid().gather(2, output.query_class_bq.unsqueeze(-1)).squeeze(-1)
+        )
         score, order = (probability * output.query_score_bq).sort(dim=1, descending=True)
         boxes = boxes.gather(1, order.unsqueeze(-1).expand_as(boxes))
         return boxes, score, output.query_class_bq.gather(1, order)

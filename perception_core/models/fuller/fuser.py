@@ -13,8 +13,8 @@ from perception_core.models.interface import Component
 class BevFuser(nn.Module):
     """Concatenates the BEV features of both modalities and fuses them at two scales.
 
-    `first` is the layer whose weights, split by input channel into LiDAR and camera part, tell how much either modality
-    learns (FULLER's intra-gradient layer).
+    `first` is the layer whose weights, split by input channel into LiDAR and camera part, tell how much
+    either modality learns (FULLER's intra-gradient layer).
     """
 
     def __init__(self, config: FuserConfig, lidar_channels: int, camera_channels: int) -> None:

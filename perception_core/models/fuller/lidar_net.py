@@ -9,9 +9,15 @@ from perception_core.models.blocks import ConvNormAct, ResidualBlock, TopDownMer
 from perception_core.models.fuller.configuration import LidarNetConfig
 from perception_core.models.interface import Component
 from perception_core.ops.bev_grid import BevGrid
-from perception_core.ops.pillars import PillarAssignment, assign_pillars, pillar_max, pillar_mean, scatter_to_grid
+from perception_core.ops.pillars import (
+    PillarAssignment,
+    assign_pillars,
+    pillar_max,
+    pillar_mean,
+    scatter_to_grid,
+)
 
-#: Channels of a decorated point: x y z intensity time, offset to the pillar's mean (3), offset to its centre (2).
+#: Channels of a decorated point: x y z intensity time, offsets to the pillar's mean (3) and its centre (2).
 _POINT_CHANNELS = 10
 
 #: Brings times within one sweep or a few (0..0.5 s) to the order of 1.
@@ -32,8 +38,10 @@ class PillarEncoder(nn.Module):
     def decorate(self, points_pc: torch.Tensor, assignment: PillarAssignment) -> torch.Tensor:
         """Returns the ten channels of each kept point (P, 10), scaled to the order of 1."""
         xyz = points_pc[:, :3]
-        mean_p3 = pillar_mean(xyz, assignment)[assignment.pillar_p]
-        centre_p2 = self.grid.cell_centre(assignment.cell_l % self.grid.cells)[assignment.pillar_p]
+        # index_select is several times faster on a CPU than indexing with a tensor.
+        mean_p3 = pillar_mean(xyz, assignment).index_select(0, assignment.pillar_p)
+        centre_l2 = self.grid.cell_centre(assignment.cell_l % self.grid.cells)
+        centre_p2 = centre_l2.index_select(0, assignment.pillar_p)
         height = xyz[:, 2:3] / max(abs(limit) for limit in self.z_range)
         intensity_and_time = torch.nan_to_num(points_pc[:, 3:5]).clamp(-10.0, 10.0)
         return torch.cat(
@@ -54,7 +62,7 @@ class PillarEncoder(nn.Module):
         if assignment.pillars == 0:
             features_lc = points_nc.new_zeros((0, self.linear.out_features))
         else:
-            decorated = self.decorate(points_nc[assignment.point_index_p], assignment)
+            decorated = self.decorate(points_nc.index_select(0, assignment.point_index_p), assignment)
             features_lc = pillar_max(torch.relu(self.normalization(self.linear(decorated))), assignment)
         return scatter_to_grid(features_lc, assignment, batch_size, self.grid)
 
@@ -71,7 +79,8 @@ class BevBackbone(nn.Module):
             *(ResidualBlock(fine, fine) for _ in range(fine_blocks)),
         )
         self.coarse = nn.Sequential(
-            ConvNormAct(fine, coarse, stride=2), *(ResidualBlock(coarse, coarse) for _ in range(coarse_blocks))
+            ConvNormAct(fine, coarse, stride=2),
+            *(ResidualBlock(coarse, coarse) for _ in range(coarse_blocks)),
         )
         self.merge = TopDownMerge(fine, coarse, config.bev_channels)
 
@@ -88,7 +97,9 @@ class LidarNet(nn.Module):
         super().__init__()
         self.config = config
         self.grid = grid
-        self.pillar_encoder = PillarEncoder(config.pillar_channels, grid.refined(config.pillars_per_cell), z_range)
+        self.pillar_encoder = PillarEncoder(
+            config.pillar_channels, grid.refined(config.pillars_per_cell), z_range
+        )
         self.backbone = BevBackbone(config)
 
     def forward(self, points_nc: torch.Tensor, batch_index_n: torch.Tensor, batch_size: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Fuller-seg: learned class queries, one decoder layer, masks as dot products of mask embeddings and a BEV feature."""
+"""Fuller-seg: learned class queries, one decoder layer, masks as dot products with a BEV feature."""
 
 from __future__ import annotations
 

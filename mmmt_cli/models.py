@@ -1,0 +1,89 @@
+"""`mmmt models`: which networks there are, and how large and costly each part of one is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+models_app = typer.Typer(
+    help="List networks and show their parts.", no_args_is_help=True, add_completion=False
+)
+
+
+@models_app.command("list")
+def list_command() -> None:
+    """List the networks that can be built by name."""
+    from perception_core.models import list_models
+
+    for name in list_models():
+        typer.echo(name)
+
+
+@models_app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A name of `mmmt models list`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object and nothing else.")] = False,
+    cameras: Annotated[int, typer.Option(help="Cameras of the frame that is counted.", min=0)] = 6,
+    points: Annotated[int, typer.Option(help="LiDAR points of the frame that is counted.", min=0)] = 30_000,
+) -> None:
+    """Show a network's components with their inputs, outputs, weights and multiply-adds a frame."""
+    from perception_core.models import create_model
+    from perception_core.models.profile import profile_model
+
+    model = create_model(name)
+    profiles = profile_model(model, cameras, points)
+    specs = model.component_specs()
+    bundle_input = model.bundle_input()
+    description = {
+        "name": name,
+        "input": {
+            "image": bundle_input.image.model_dump() if bundle_input.image else None,
+            "max_points": bundle_input.max_points,
+            "cameras": cameras,
+            "points": points,
+        },
+        "parameters": sum(profile.parameters for profile in profiles.values()),
+        "multiply_adds": sum(profile.multiply_adds for profile in profiles.values()),
+        "components": {
+            component: {
+                "parameters": profile.parameters,
+                "multiply_adds": profile.multiply_adds,
+                "inputs": list(specs[component].inputs),
+                "outputs": list(specs[component].outputs),
+                "task": specs[component].task,
+            }
+            for component, profile in profiles.items()
+        },
+    }
+    if as_json:
+        typer.echo(json.dumps(description))
+        return
+    _print_table(description)
+
+
+def _print_table(description: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    seen = description["input"]
+    table = Table(
+        title=f"{description['name']}: one frame of {seen['cameras']} cameras and {seen['points']} points"
+    )
+    table.add_column("component", overflow="fold")
+    table.add_column("weights", justify="right")
+    table.add_column("multiply-adds", justify="right")
+    table.add_column("inputs", overflow="fold")
+    table.add_column("outputs", overflow="fold")
+    for name, component in description["components"].items():
+        table.add_row(
+            name,
+            f"{component['parameters']:,}",
+            f"{component['multiply_adds'] / 1e9:.3f} G",
+            "\n".join(component["inputs"]),
+            "\n".join(component["outputs"]),
+            end_section=True,
+        )
+    table.add_row("all", f"{description['parameters']:,}", f"{description['multiply_adds'] / 1e9:.3f} G")
+    Console().print(table)
