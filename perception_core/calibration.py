@@ -78,7 +78,9 @@ class CameraCalibration:
                 f"({matrix[0, 0]:g}, {matrix[1, 1]:g})"
             )
         if np.abs(matrix[2] - [0, 0, 1]).max() > 1e-6:
-            raise CalibrationError(f"the last row of the camera matrix must be 0 0 1, got {matrix[2].tolist()}")
+            raise CalibrationError(
+                f"the last row of the camera matrix must be 0 0 1, got {matrix[2].tolist()}"
+            )
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(f"image size must be positive, got {self.width}x{self.height}")
         if not np.isfinite(self.distortion).all():
@@ -211,7 +213,9 @@ class ImageResize:
         height, width = image_hwc.shape[:2]
         factor = self.source_size[0] / width
         if abs(self.source_size[1] / height - factor) > 1e-6:
-            raise ValueError(f"image of {width}x{height} is no reduction of {self.source_size[0]}x{self.source_size[1]}")
+            raise ValueError(
+                f"image of {width}x{height} is no reduction of {self.source_size[0]}x{self.source_size[1]}"
+            )
         if interpolation is None:
             interpolation = cv2.INTER_AREA if self.scaled_size[0] < width else cv2.INTER_LINEAR
         scaled = image_hwc
@@ -262,7 +266,9 @@ class ImageRectifier:
             return cv2.fisheye.initUndistortRectifyMap(
                 matrix, distortion, np.eye(3), self.intrinsics_33, size, cv2.CV_16SC2
             )
-        return cv2.initUndistortRectifyMap(matrix, distortion, np.eye(3), self.intrinsics_33, size, cv2.CV_16SC2)
+        return cv2.initUndistortRectifyMap(
+            matrix, distortion, np.eye(3), self.intrinsics_33, size, cv2.CV_16SC2
+        )
 
 
 class FrameTree:

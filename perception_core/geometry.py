@@ -12,7 +12,8 @@ FloatArray = NDArray[np.float64]
 #: Order of the eight corners that `box_corners` returns, as signs along the box's x (length), y (width) and z (height)
 #: axes: 0-3 is the bottom face counter-clockwise from the front left, 4-7 the top face above it.
 BOX_CORNER_SIGNS: FloatArray = np.array(
-    [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]], dtype=np.float64
+    [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]],
+    dtype=np.float64,
 )
 
 #: Corner pairs joined by the twelve edges of a box.

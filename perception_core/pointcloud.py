@@ -74,7 +74,9 @@ def decode_point_cloud(
         if axis not in names:
             raise PointCloudError(f"point cloud has no field '{axis}', only: {', '.join(names) or 'none'}")
     if intensity_field and intensity_field not in names:
-        raise PointCloudError(f"point cloud has no intensity field '{intensity_field}'" + nearest(intensity_field, names))
+        raise PointCloudError(
+            f"point cloud has no intensity field '{intensity_field}'" + nearest(intensity_field, names)
+        )
     if width < 0 or height < 0:
         raise PointCloudError(f"point cloud has the size {width}x{height}")
     if width * height == 0:
@@ -90,10 +92,14 @@ def decode_point_cloud(
         raise PointCloudError(
             f"point cloud is cut off: {width}x{height} points of {point_step} bytes need {needed} bytes, got {content.size}"
         )
-    records: NDArray[Any] = np.ndarray((height, width), dtype=record, buffer=content, strides=(stride, point_step))
+    records: NDArray[Any] = np.ndarray(
+        (height, width), dtype=record, buffer=content, strides=(stride, point_step)
+    )
 
     points = np.zeros((height * width, 5), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinite and is left out below
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a float64 beyond float32 becomes infinite and is left out below
         for column, axis in enumerate("xyz"):
             points[:, column] = records[axis].reshape(-1)
         intensity = intensity_field or next((name for name in INTENSITY_FIELDS if name in names), "")

@@ -61,7 +61,9 @@ class CalibrationBook:
         """Whether intrinsics come from CameraInfo."""
         return self._rig.calibration.intrinsics == "camera_info"
 
-    def add_transform(self, parent: str, child: str, translation: tuple[float, ...], rotation: tuple[float, ...]) -> None:
+    def add_transform(
+        self, parent: str, child: str, translation: tuple[float, ...], rotation: tuple[float, ...]
+    ) -> None:
         """Takes one static transform (translation in metres, quaternion x y z w).
 
         Raises:
@@ -138,7 +140,9 @@ class CalibrationBook:
         camera = self._rig.cameras[modality]
         if calibration is None:
             if modality in self._camera_errors:
-                raise CalibrationError(f"CameraInfo on {camera.info_topic()}: {self._camera_errors[modality]}")
+                raise CalibrationError(
+                    f"CameraInfo on {camera.info_topic()}: {self._camera_errors[modality]}"
+                )
             if self.listens_to_camera_info:
                 raise CalibrationError(f"no CameraInfo on {camera.info_topic()} yet")
             raise CalibrationError(

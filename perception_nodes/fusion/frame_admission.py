@@ -28,7 +28,9 @@ class FrameAdmission:
             ValueError: A limit is not positive.
         """
         if max_in_flight < 1 or timeout_s <= 0:
-            raise ValueError(f"limits must be positive, got max_in_flight={max_in_flight}, timeout_s={timeout_s}")
+            raise ValueError(
+                f"limits must be positive, got max_in_flight={max_in_flight}, timeout_s={timeout_s}"
+            )
         self._tasks = frozenset(tasks)
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s

@@ -114,7 +114,9 @@ class FrameAssembler:
         self._needs = needs
         self._book = book
         self._compensate = compensate_ego_motion
-        self._pool = ThreadPoolExecutor(decode_threads, "decode") if decode_threads > 1 and rig.cameras else None
+        self._pool = (
+            ThreadPoolExecutor(decode_threads, "decode") if decode_threads > 1 and rig.cameras else None
+        )
 
     @staticmethod
     def used_modalities(rig: Rig, needs: BundleInput) -> tuple[str, ...]:
@@ -138,7 +140,9 @@ class FrameAssembler:
             motion: The vehicle's motion where it is fresh.
         """
         frame = AssembledFrame()
-        cameras = [name for name in self._rig.cameras if name in selection] if self._needs.image is not None else []
+        cameras = (
+            [name for name in self._rig.cameras if name in selection] if self._needs.image is not None else []
+        )
         messages = [selection[name] for name in cameras]
         # Both forms are lazy iterators of results; the pool's works while this thread prepares the sweep.
         images = (map if self._pool is None else self._pool.map)(self._prepare_image, messages)
@@ -256,7 +260,11 @@ class FrameAssembler:
         intrinsics_v33 = np.zeros((len(views), 3, 3), dtype=np.float32)
         camera_from_ego_v44 = np.zeros((len(views), 4, 4), dtype=np.float32)
         for view, name in enumerate(views):
-            intrinsics_v33[view] = [[target.width, 0, target.width / 2], [0, target.width, target.height / 2], [0, 0, 1]]
+            intrinsics_v33[view] = [
+                [target.width, 0, target.width / 2],
+                [0, target.width, target.height / 2],
+                [0, 0, 1],
+            ]
             camera_from_ego_v44[view] = _PLACEHOLDER_POSE
             if name not in selection:
                 continue
@@ -272,7 +280,9 @@ class FrameAssembler:
             if motion is not None and self._compensate:
                 elapsed_s = (stamp_ns - message.stamp_ns) * 1e-9
                 # the ego frame at the frame's stamp, seen from where the vehicle was when the image was taken
-                camera_from_ego = camera_from_ego @ geometry.planar_motion(motion.speed, motion.yaw_rate, elapsed_s)
+                camera_from_ego = camera_from_ego @ geometry.planar_motion(
+                    motion.speed, motion.yaw_rate, elapsed_s
+                )
             images_vhwc[view] = image.pixels_hwc
             valid_v[view] = True
             intrinsics_v33[view] = image.rectifier.intrinsics_33

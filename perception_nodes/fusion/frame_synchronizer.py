@@ -122,7 +122,8 @@ class FrameSynchronizer:
             raise ValueError("buffer_size must be at least 1")
         self._trigger = trigger
         self._sensors = {
-            name: _Sensor(timing, deque(maxlen=1 if name == trigger else buffer_size)) for name, timing in sensors.items()
+            name: _Sensor(timing, deque(maxlen=1 if name == trigger else buffer_size))
+            for name, timing in sensors.items()
         }
         self._fallback_after_ns = fallback_after_ns
         self._fallback_period_ns = fallback_period_ns
@@ -132,7 +133,9 @@ class FrameSynchronizer:
         self._last_fallback_ns: int | None = None
         self._last_fallback_stamp_ns: int | None = None
 
-    def receive(self, modality: str, content: Any, stamp_ns: int, *, received_ns: int, ros_now_ns: int) -> Received:
+    def receive(
+        self, modality: str, content: Any, stamp_ns: int, *, received_ns: int, ros_now_ns: int
+    ) -> Received:
         """Takes one sensor message.
 
         Args:
@@ -203,12 +206,13 @@ class FrameSynchronizer:
             if earlier is not None and name in earlier:
                 candidates.append(earlier[name])
             best = min(
-                candidates, key=lambda message: (abs(message.stamp_ns - trigger.stamp_ns), -message.stamp_ns), default=None
+                candidates,
+                key=lambda message: (abs(message.stamp_ns - trigger.stamp_ns), -message.stamp_ns),
+                default=None,
             )
             if best is not None and abs(best.stamp_ns - trigger.stamp_ns) <= sensor.timing.max_delay_ns:
                 chosen[name] = best
         return chosen
-
 
     def last_message(self, modality: str) -> SensorMessage | None:
         """Returns the sensor's last stored message, whether or not a frame can use it."""
@@ -231,7 +235,10 @@ class FrameSynchronizer:
         for name, sensor in self._sensors.items():
             if name == self._trigger or not sensor.timing.usable:
                 continue
-            alive = sensor.last_received_ns is not None and now_ns - sensor.last_received_ns <= self._fallback_after_ns
+            alive = (
+                sensor.last_received_ns is not None
+                and now_ns - sensor.last_received_ns <= self._fallback_after_ns
+            )
             if alive:
                 return name == modality  # the first sensor that is alive sets the pace
         return False

@@ -59,7 +59,12 @@ RAW_ENCODINGS: dict[str, RawEncoding] = {
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
@@ -124,7 +129,9 @@ def png_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def decode_compressed(data: Any, reduction: int = 1, expected_size: tuple[int, int] | None = None) -> UInt8Array:
+def decode_compressed(
+    data: Any, reduction: int = 1, expected_size: tuple[int, int] | None = None
+) -> UInt8Array:
     """Decodes a JPEG, PNG or any other format OpenCV knows.
 
     Args:
@@ -203,7 +210,9 @@ def decode_raw(
     content = np.frombuffer(data, np.uint8)
     needed = (height - 1) * step + row
     if content.size < needed:
-        raise ImageError(f"image is cut off: {width}x{height} {encoding} needs {needed} bytes, got {content.size}")
+        raise ImageError(
+            f"image is cut off: {width}x{height} {encoding} needs {needed} bytes, got {content.size}"
+        )
     image: NDArray[Any] = np.ndarray(
         (height, width, layout.channels),
         dtype=kind,

@@ -26,7 +26,12 @@ from perception_nodes.fusion.calibration_book import CalibrationBook
 from perception_nodes.fusion.frame_account import FrameAccount
 from perception_nodes.fusion.frame_admission import FrameAdmission
 from perception_nodes.fusion.frame_assembly import LIDAR, AssembledFrame, EgoMotion, FrameAssembler
-from perception_nodes.fusion.frame_synchronizer import FrameSynchronizer, Reception, SensorMessage, SensorTiming
+from perception_nodes.fusion.frame_synchronizer import (
+    FrameSynchronizer,
+    Reception,
+    SensorMessage,
+    SensorTiming,
+)
 from perception_nodes.fusion.task_reach import heads_fed_by
 from perception_nodes.nodes.number_parameter import declare_number
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
@@ -77,7 +82,11 @@ class SensorFusionNode(StackNode):
         super().__init__(context, SENSOR_FUSION)
         number = functools.partial(declare_number, self)
         self._wait_s = 1e-3 * number(
-            "wait_ms", 0.0, "Milliseconds a frame may wait for cameras that would be masked, 0: never waits", 0.0, 500.0
+            "wait_ms",
+            0.0,
+            "Milliseconds a frame may wait for cameras that would be masked, 0: never waits",
+            0.0,
+            500.0,
         )
         self._fallback_after_s = number(
             "fallback_after_s",
@@ -87,7 +96,11 @@ class SensorFusionNode(StackNode):
             60.0,
         )
         self._fallback_rate_hz = number(
-            "fallback_max_rate_hz", 20.0, "Highest rate in Hz of frames triggered by cameras meanwhile", 0.1, 100.0
+            "fallback_max_rate_hz",
+            20.0,
+            "Highest rate in Hz of frames triggered by cameras meanwhile",
+            0.1,
+            100.0,
         )
         self._stamp_jump_s = number(
             "stamp_jump_s",
@@ -97,10 +110,20 @@ class SensorFusionNode(StackNode):
             60.0,
         )
         self._max_in_flight = int(
-            number("max_in_flight", 2, "Frames under way in the stack at once; meanwhile the newest sweep waits", 1, 32)
+            number(
+                "max_in_flight",
+                2,
+                "Frames under way in the stack at once; meanwhile the newest sweep waits",
+                1,
+                32,
+            )
         )
         self._in_flight_timeout_s = number(
-            "in_flight_timeout_s", 2.0, "Seconds after which a frame without outcome no longer counts as under way", 0.1, 60.0
+            "in_flight_timeout_s",
+            2.0,
+            "Seconds after which a frame without outcome no longer counts as under way",
+            0.1,
+            60.0,
         )
         self._decode_threads = int(number("decode_threads", 2, "Threads that decode images", 1, 32))
         self._compensate = bool(
@@ -108,7 +131,8 @@ class SensorFusionNode(StackNode):
                 "compensate_ego_motion",
                 True,
                 ParameterDescriptor(
-                    description="Correct each camera's pose by what the vehicle drove between image and frame", read_only=True
+                    description="Correct each camera's pose by what the vehicle drove between image and frame",
+                    read_only=True,
                 ),
             ).value
         )
@@ -245,7 +269,10 @@ class SensorFusionNode(StackNode):
             for name, camera in self.process_context.rig.cameras.items():
                 if name in self._used:
                     self._subscribe(
-                        CameraInfo, camera.info_topic(), functools.partial(self._on_camera_info, name), topics.sensor()
+                        CameraInfo,
+                        camera.info_topic(),
+                        functools.partial(self._on_camera_info, name),
+                        topics.sensor(),
                     )
 
     # -- callbacks ---------------------------------------------------------------------------------------------------
@@ -298,12 +325,18 @@ class SensorFusionNode(StackNode):
                     self._account.dropped("shutdown")
                 return
             received = self._synchronizer.receive(
-                modality, message, stamp_ns(message.header.stamp), received_ns=received_ns, ros_now_ns=ros_now_ns
+                modality,
+                message,
+                stamp_ns(message.header.stamp),
+                received_ns=received_ns,
+                ros_now_ns=ros_now_ns,
             )
             if received.reception == Reception.TRIGGER:
                 self._discard_pending("busy")
                 self._pending = self._begin(received.message, fallback=False)
-            elif received.reception == Reception.FALLBACK and (self._pending is None or self._pending.fallback):
+            elif received.reception == Reception.FALLBACK and (
+                self._pending is None or self._pending.fallback
+            ):
                 self._pending = self._begin(received.message, fallback=True)
             elif received.reception == Reception.STALE:
                 self._account.dropped(Reception.STALE.value)
@@ -318,7 +351,9 @@ class SensorFusionNode(StackNode):
             )
         if received.unstamped:
             self.fault(
-                f"unstamped {modality}", f"messages on {topic} have no stamp; their arrival is taken instead", error=False
+                f"unstamped {modality}",
+                f"messages on {topic} have no stamp; their arrival is taken instead",
+                error=False,
             )
         elif ros_now_ns and abs(received.message.age_ns) > _FOREIGN_CLOCK_NS:
             self.fault(
@@ -344,7 +379,9 @@ class SensorFusionNode(StackNode):
         while True:
             with self._wake:
                 while self._running and not self._admitted():
-                    timeout = self._admission.seconds_to_next_timeout(time.monotonic()) if self._pending else None
+                    timeout = (
+                        self._admission.seconds_to_next_timeout(time.monotonic()) if self._pending else None
+                    )
                     self._wake.wait(timeout)
                 if not self._running:
                     return
@@ -355,11 +392,15 @@ class SensorFusionNode(StackNode):
                 selection = self._synchronizer.select(pending.trigger, pending.chosen)
             self._account_for(pending, *self._try_to_emit(pending, selection))
 
-    def _try_to_emit(self, pending: _PendingFrame, selection: dict[str, SensorMessage]) -> tuple[str, set[str]]:
+    def _try_to_emit(
+        self, pending: _PendingFrame, selection: dict[str, SensorMessage]
+    ) -> tuple[str, set[str]]:
         """Returns why the frame was dropped (empty: it went out) and the modalities it lacks."""
         try:
             return self._emit(pending, selection, monotonic_ns())
-        except Exception as error:  # one bad frame must not end the stream of frames: reported, counted, and on
+        except (
+            Exception
+        ) as error:  # one bad frame must not end the stream of frames: reported, counted, and on
             self.fault("frame_failed", f"frame dropped: {type(error).__name__}: {error}")
             return "failed", set()
 
@@ -378,7 +419,11 @@ class SensorFusionNode(StackNode):
 
     def _fresh_motion(self, frame_stamp_ns: int) -> EgoMotion | None:
         source, motion = self.process_context.rig.odometry, self._motion
-        if source is None or motion is None or abs(motion.stamp_ns - frame_stamp_ns) > source.max_delay_s * 1e9:
+        if (
+            source is None
+            or motion is None
+            or abs(motion.stamp_ns - frame_stamp_ns) > source.max_delay_s * 1e9
+        ):
             return None
         return motion
 
@@ -460,14 +505,18 @@ class SensorFusionNode(StackNode):
 
     def _report_silence(self, modality: str, silent_s: float, ever_heard: bool) -> None:
         sensor = self._sensors[modality]
-        message = f"no message on {sensor.topic} for {silent_s:.1f} s" + ("" if ever_heard else " since the start")
+        message = f"no message on {sensor.topic} for {silent_s:.1f} s" + (
+            "" if ever_heard else " since the start"
+        )
         if self.count_publishers(sensor.topic) == 0:
             same_type = sorted(
                 name
                 for name, types in self.get_topic_names_and_types()
                 if sensor.type in types and self.count_publishers(name)  # type: ignore[attr-defined]
             )
-            message += "; nobody publishes it" + (f", of its type there are: {', '.join(same_type)}" if same_type else "")
+            message += "; nobody publishes it" + (
+                f", of its type there are: {', '.join(same_type)}" if same_type else ""
+            )
         self.fault(f"silent {modality}", message, error=modality == self.process_context.rig.trigger)
 
     def _publish_status(self) -> None:

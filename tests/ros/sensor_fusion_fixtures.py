@@ -95,11 +95,18 @@ class FusionBench:
         namespace = topics.NAMESPACE
         subscribe = self.driver.create_subscription
         subscribe(
-            TensorAnnouncement, f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}", self.frames.append, topics.reliable(50)
+            TensorAnnouncement,
+            f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}",
+            self.frames.append,
+            topics.reliable(50),
         )
         subscribe(StageTiming, f"{namespace}/{topics.TIMING}", self.timings.append, topics.reliable(50))
-        subscribe(FusionStatus, f"{namespace}/{topics.FUSION_STATUS}", self.statuses.append, topics.reliable(50))
-        subscribe(DiagnosticArray, topics.DIAGNOSTICS, lambda m: self.faults.extend(m.status), topics.reliable(50))
+        subscribe(
+            FusionStatus, f"{namespace}/{topics.FUSION_STATUS}", self.statuses.append, topics.reliable(50)
+        )
+        subscribe(
+            DiagnosticArray, topics.DIAGNOSTICS, lambda m: self.faults.extend(m.status), topics.reliable(50)
+        )
         publisher = self.driver.create_publisher
         self._publishers: dict[str, Any] = {"odometry": publisher(Odometry, "/t/odom", topics.reliable())}
         self.tf_static = publisher(TFMessage, topics.TF_STATIC, topics.latched())
@@ -127,9 +134,11 @@ class FusionBench:
             "the node's subscriptions",
         )
         self.wait(
-            lambda: self.driver.count_publishers(f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}") > 0
-            and self.node._announcer.get_subscription_count() > 0
-            and self.node._status_publisher.get_subscription_count() > 0,
+            lambda: (
+                self.driver.count_publishers(f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}") > 0
+                and self.node._announcer.get_subscription_count() > 0
+                and self.node._status_publisher.get_subscription_count() > 0
+            ),
             "the announcements' topic",
         )
         if calibrated:
@@ -172,7 +181,9 @@ class FusionBench:
     def stamp(self, age_s: float = 0.0) -> Any:
         return stamp_message(self.now_ns() - round(age_s * 1e9))
 
-    def publish_sweep(self, points: np.ndarray | None = None, age_s: float = 0.0, **changed: Any) -> PointCloud2:
+    def publish_sweep(
+        self, points: np.ndarray | None = None, age_s: float = 0.0, **changed: Any
+    ) -> PointCloud2:
         points = grid_of_points() if points is None else points
         cloud = PointCloud2(
             width=len(points),
@@ -241,7 +252,9 @@ class FusionBench:
     def tensors(self, frame: TensorAnnouncement) -> dict[str, np.ndarray]:
         taken: dict[str, np.ndarray] = {}
         for reader in self.readers.values():
-            taken |= {name: tensor.numpy() for name, tensor in reader.take(frame.trace_id, frame.tensors).items()}
+            taken |= {
+                name: tensor.numpy() for name, tensor in reader.take(frame.trace_id, frame.tensors).items()
+            }
         return taken
 
     @staticmethod
@@ -250,7 +263,9 @@ class FusionBench:
 
     def wait_for_fault(self, words: str, timeout_s: float = 8.0) -> DiagnosticStatus:
         return self.wait(
-            lambda: next((f for f in self.faults if words in f"{f.name} {f.message}"), None), f"fault {words!r}", timeout_s
+            lambda: next((f for f in self.faults if words in f"{f.name} {f.message}"), None),
+            f"fault {words!r}",
+            timeout_s,
         )
 
     def finish(self) -> FusionStatus:

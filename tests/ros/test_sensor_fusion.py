@@ -90,7 +90,9 @@ def test_a_late_camera_is_masked_and_nothing_waits(bench: FusionBench) -> None:
     ],
     ids=["truncated", "corrupt", "garbage", "empty", "wrong size"],
 )
-def test_an_unusable_image_masks_its_camera_with_one_fault(bench: FusionBench, content: bytes, words: str) -> None:
+def test_an_unusable_image_masks_its_camera_with_one_fault(
+    bench: FusionBench, content: bytes, words: str
+) -> None:
     bench.publish_image("camera_left", content)
     bench.publish_image("camera_right")
     time.sleep(0.06)
@@ -130,7 +132,9 @@ def test_a_blind_lidar_is_masked_but_the_cameras_go_on(bench: FusionBench, point
 def test_wrong_point_fields_and_cut_off_clouds_are_refused(bench: FusionBench) -> None:
     bench.publish_image("camera_left")
     time.sleep(0.06)
-    wrong = [PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(("a", "b", "z", "i"))]
+    wrong = [
+        PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(("a", "b", "z", "i"))
+    ]
     bench.publish_sweep(fields=wrong)
     assert not bench.valid(bench.next_frame())["lidar"]
     assert "no field 'x'" in bench.wait_for_fault("bad_points lidar").message
@@ -144,7 +148,10 @@ def test_without_camera_info_a_camera_is_masked_until_it_comes() -> None:
         time.sleep(0.2)
         bench.publish_all()
         assert bench.valid(bench.next_frame()) == {"lidar": True, "camera_left": False, "camera_right": True}
-        assert "no CameraInfo on /t/left/image/camera_info" in bench.wait_for_fault("no_calibration camera_left").message
+        assert (
+            "no CameraInfo on /t/left/image/camera_info"
+            in bench.wait_for_fault("no_calibration camera_left").message
+        )
         bench.publish_info("camera_left")
         time.sleep(0.1)
         bench.publish_all()
@@ -205,7 +212,9 @@ def test_cameras_go_on_when_the_lidar_stops(bench: FusionBench) -> None:
     bench.wait(lambda: len(bench.frames) > 5, "fallback frames")
     assert not any(bench.valid(frame)["lidar"] for frame in bench.frames[1:])
     assert all(bench.valid(frame)["camera_left"] for frame in bench.frames[1:])
-    assert len({frame.header.stamp.nanosec for frame in bench.frames}) == len(bench.frames), "one frame for each image"
+    assert len({frame.header.stamp.nanosec for frame in bench.frames}) == len(bench.frames), (
+        "one frame for each image"
+    )
     status = bench.finish()
     assert (status.frames_in, status.frames_out) == (1, 1)
     assert status.frames_fallback == len(bench.frames) - 1
@@ -219,7 +228,9 @@ def test_a_rig_without_cameras() -> None:
         assert bench.valid(frame) == {"lidar": True}
         assert bench.tensors(frame)["images_vhwc"].shape[0] == 0
         bench.publish_sweep(np.zeros((0, 4)))
-        bench.wait(lambda: bench.node._account.snapshot().drops == {"no_valid_sensor": 1}, "the empty frame's drop")
+        bench.wait(
+            lambda: bench.node._account.snapshot().drops == {"no_valid_sensor": 1}, "the empty frame's drop"
+        )
 
 
 def test_a_rig_without_lidar_is_triggered_by_its_first_camera() -> None:
@@ -235,7 +246,9 @@ def test_a_rig_without_lidar_is_triggered_by_its_first_camera() -> None:
 
 
 def test_raw_images_with_padded_rows() -> None:
-    cameras = {"camera_left": TEST_RIG.cameras["camera_left"].model_copy(update={"type": "sensor_msgs/msg/Image"})}
+    cameras = {
+        "camera_left": TEST_RIG.cameras["camera_left"].model_copy(update={"type": "sensor_msgs/msg/Image"})
+    }
     with FusionBench(TEST_RIG.model_copy(update={"cameras": cameras})) as bench:
         pixels = np.zeros((SIZE[1], SIZE[0] * 3 + 64), dtype=np.uint8)
         pixels[:, : SIZE[0] * 3].reshape(SIZE[1], SIZE[0], 3)[:] = (10, 20, 30)

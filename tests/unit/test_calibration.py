@@ -33,7 +33,12 @@ FRAME = Path(__file__).parents[3] / "shared" / "recordings" / "nuscenes_frame"
 
 
 @given(
-    st.integers(32, 2000), st.integers(32, 1500), st.integers(16, 512), st.integers(16, 512), st.floats(-1, 1), st.floats(-1, 1)
+    st.integers(32, 2000),
+    st.integers(32, 1500),
+    st.integers(16, 512),
+    st.integers(16, 512),
+    st.floats(-1, 1),
+    st.floats(-1, 1),
 )
 def test_resized_intrinsics_point_at_the_same_pixels(
     width: int, height: int, target_width: int, target_height: int, x: float, y: float
@@ -42,14 +47,18 @@ def test_resized_intrinsics_point_at_the_same_pixels(
     before = K @ [x, y, 1]
     after = resize.intrinsics(K) @ [x, y, 1]
     # Pixel centres lie at whole numbers, edges half a pixel further out.
-    scale_x, scale_y = (scaled / source for scaled, source in zip(resize.scaled_size, (width, height), strict=True))
+    scale_x, scale_y = (
+        scaled / source for scaled, source in zip(resize.scaled_size, (width, height), strict=True)
+    )
     assert after[0] + 0.5 == pytest.approx((before[0] + 0.5) * scale_x, abs=1e-6)
     assert after[1] + 0.5 + resize.rows_cropped == pytest.approx((before[1] + 0.5) * scale_y, abs=1e-6)
 
 
 @pytest.mark.parametrize("target", [(80, 40), (80, 60), (80, 90), (320, 240)])
 @pytest.mark.parametrize("use_reduction", [False, True])
-def test_a_mark_in_the_image_lands_where_the_intrinsics_say(target: tuple[int, int], use_reduction: bool) -> None:
+def test_a_mark_in_the_image_lands_where_the_intrinsics_say(
+    target: tuple[int, int], use_reduction: bool
+) -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     image[396:404, 196:204] = 255  # centre at pixel 199.5, 399.5
     resize = ImageResize((640, 480), ImageInput(width=target[0], height=target[1]))
@@ -66,14 +75,21 @@ def test_a_mark_in_the_image_lands_where_the_intrinsics_say(target: tuple[int, i
 
 def test_what_is_cut_and_padded_is_the_top() -> None:
     image = np.arange(48, dtype=np.uint8)[:, None].repeat(64, 1)
-    assert ImageResize((64, 48), ImageInput(width=64, height=40)).apply(image)[:, 0].tolist() == list(range(8, 48))
+    assert ImageResize((64, 48), ImageInput(width=64, height=40)).apply(image)[:, 0].tolist() == list(
+        range(8, 48)
+    )
     padded = ImageResize((64, 48), ImageInput(width=64, height=50)).apply(image)
     assert padded[:, 0].tolist() == [0, 0, *range(48)]
 
 
 @pytest.mark.parametrize(
     ("source", "target", "reduction"),
-    [((1600, 900), (352, 128), 4), ((1600, 900), (800, 448), 2), ((1242, 375), (352, 128), 1), ((640, 480), (640, 480), 1)],
+    [
+        ((1600, 900), (352, 128), 4),
+        ((1600, 900), (800, 448), 2),
+        ((1242, 375), (352, 128), 1),
+        ((640, 480), (640, 480), 1),
+    ],
 )
 def test_reduction_keeps_images_exact_and_large_enough(
     source: tuple[int, int], target: tuple[int, int], reduction: int
@@ -100,7 +116,9 @@ def test_distorted_images_come_out_as_a_pinhole_camera_saw_them(
         project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
         pixel = project(np.array([[point]]), np.zeros(3), np.zeros(3), K, np.array(distortion))[0].reshape(2)
         image = np.zeros((480, 640, 3), np.uint8)
-        cv2.circle(image, tuple(np.round(pixel * 16).astype(int)), 5 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        cv2.circle(
+            image, tuple(np.round(pixel * 16).astype(int)), 5 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4
+        )
         small = cv2.resize(image, (640 // reduction, 480 // reduction), interpolation=cv2.INTER_AREA)
         result = rectifier.apply(small)
         rows, columns = np.nonzero(result[..., 0] > 100)
@@ -132,9 +150,15 @@ def test_impossible_intrinsics_are_refused(changed: dict[str, Any], words: str) 
 def camera_info(**changed: Any) -> Any:
     roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
     values = {
-        **{"width": 640, "height": 480, "distortion_model": "plumb_bob", "d": [0.1, 0, 0, 0, 0]},
-        **{"k": K.reshape(-1), "p": [400.0, 0, 310, 0, 0, 400, 230, 0, 0, 0, 1, 0]},
-        **{"binning_x": 0, "binning_y": 0, "roi": roi},
+        "width": 640,
+        "height": 480,
+        "distortion_model": "plumb_bob",
+        "d": [0.1, 0, 0, 0, 0],
+        "k": K.reshape(-1),
+        "p": [400.0, 0, 310, 0, 0, 400, 230, 0, 0, 0, 1, 0],
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": roi,
     }
     return SimpleNamespace(**(values | changed))
 
@@ -170,7 +194,9 @@ poses = st.builds(
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), poses), min_size=1, max_size=8), st.data())
-def test_lookups_through_any_tree_are_consistent(steps: list[tuple[int, np.ndarray]], data: st.DataObject) -> None:
+def test_lookups_through_any_tree_are_consistent(
+    steps: list[tuple[int, np.ndarray]], data: st.DataObject
+) -> None:
     tree, world = FrameTree(), {"f0": np.eye(4)}
     links = []
     for number, (parent, pose) in enumerate(steps, start=1):
@@ -196,7 +222,9 @@ def test_lookup_errors_name_what_is_there() -> None:
     with pytest.raises(CalibrationError, match="not connected: .* tree of 'base_link', .* tree of 'map'"):
         tree.lookup("base_link", "odom")
     assert tree.roots() == ["base_link", "map"]
-    assert np.array_equal(tree.lookup("/base_link", "lidar_top"), np.eye(4)), "a slash of ROS 1 does not matter"
+    assert np.array_equal(tree.lookup("/base_link", "lidar_top"), np.eye(4)), (
+        "a slash of ROS 1 does not matter"
+    )
 
 
 def test_wrong_transforms_are_refused_and_repeated_ones_change_nothing() -> None:
@@ -257,7 +285,9 @@ def test_a_wrong_calibration_file_names_the_line(tmp_path: Path, old: str, new: 
 # -- a real frame ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not FRAME.is_dir(), reason="the recording ../shared/recordings/nuscenes_frame is not there")
+@pytest.mark.skipif(
+    not FRAME.is_dir(), reason="the recording ../shared/recordings/nuscenes_frame is not there"
+)
 def test_boxes_points_and_cameras_of_a_real_frame_agree() -> None:
     frame = json.loads((FRAME / "frame.json").read_text())["data_list"][0]
     sweep = np.fromfile(FRAME / frame["lidar_points"]["lidar_path"], np.float32).reshape(-1, 5)
@@ -278,7 +308,9 @@ def test_boxes_points_and_cameras_of_a_real_frame_agree() -> None:
             # The vehicle drove 9.23 m/s straight on between the image and the sweep.
             moved = geometry.planar_motion(9.23, 0.0, frame["timestamp"] - camera["timestamp"])
             camera_from_ego = tree.lookup(channel, "base_link") @ moved
-            ours = geometry.project_points(points, camera_from_ego, intrinsics, (1600, 900), minimal_depth=1.0)
+            ours = geometry.project_points(
+                points, camera_from_ego, intrinsics, (1600, 900), minimal_depth=1.0
+            )
             theirs = geometry.project_points(
                 sweep[inside, :3], np.array(camera["lidar2cam"]), intrinsics, (1600, 900), minimal_depth=1.0
             )

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.fusion.frame_account import FrameAccount
-from perception_nodes.fusion.frame_synchronizer import FrameSynchronizer, Reception, SensorMessage, SensorTiming
+from perception_nodes.fusion.frame_synchronizer import (
+    FrameSynchronizer,
+    Reception,
+    SensorMessage,
+    SensorTiming,
+)
 
 MS = 1_000_000
 START = 1_000_000 * MS
@@ -21,7 +26,9 @@ def make(trigger: str = "lidar", offset_ms: int = 0, **options: int) -> FrameSyn
 
 def give(synchronizer: FrameSynchronizer, name: str, stamp_ms: int, at_ms: int | None = None):
     at = stamp_ms if at_ms is None else at_ms
-    return synchronizer.receive(name, stamp_ms, START + stamp_ms * MS, received_ns=at * MS, ros_now_ns=START + at * MS)
+    return synchronizer.receive(
+        name, stamp_ms, START + stamp_ms * MS, received_ns=at * MS, ros_now_ns=START + at * MS
+    )
 
 
 def chosen(synchronizer: FrameSynchronizer, trigger: SensorMessage) -> dict[str, int]:
@@ -92,7 +99,9 @@ def test_cameras_take_over_from_a_silent_lidar_at_the_first_ones_pace() -> None:
         receptions.append(give(synchronizer, "camera_a", at).reception)
         assert give(synchronizer, "camera_b", at + 1).reception is Reception.STORED
     # from 320 ms on every second image of 40 ms keeps the period of at least 50 ms
-    assert receptions == [Reception.STORED] * 8 + [Reception.FALLBACK, Reception.STORED] * 8 + [Reception.FALLBACK]
+    assert receptions == [Reception.STORED] * 8 + [Reception.FALLBACK, Reception.STORED] * 8 + [
+        Reception.FALLBACK
+    ]
     frame = give(synchronizer, "camera_a", 1100)
     assert frame.reception is Reception.FALLBACK
     assert "lidar" not in synchronizer.select(frame.message)
@@ -116,7 +125,9 @@ def test_sweeps_that_lead_to_no_frame_do_not_hold_fallback_back() -> None:
 
 def test_a_sensor_the_bundle_does_not_take_only_triggers() -> None:
     synchronizer = FrameSynchronizer(
-        {"lidar": SensorTiming(0, 100, usable=False), "camera_a": SensorTiming(0, 100 * MS)}, "lidar", started_ns=0
+        {"lidar": SensorTiming(0, 100, usable=False), "camera_a": SensorTiming(0, 100 * MS)},
+        "lidar",
+        started_ns=0,
     )
     give(synchronizer, "camera_a", 100)
     received = give(synchronizer, "lidar", 110)
@@ -134,7 +145,9 @@ def test_wrong_arguments_are_refused() -> None:
 events = st.lists(
     st.tuples(
         st.sampled_from(NAMES),
-        st.integers(-3000, 400),  # stamp relative to arrival: late, out of order, from before a restart, ahead
+        st.integers(
+            -3000, 400
+        ),  # stamp relative to arrival: late, out of order, from before a restart, ahead
         st.integers(0, 250),  # pause before it
         st.booleans(),  # whether the worker is free
     ),

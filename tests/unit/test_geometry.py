@@ -12,9 +12,7 @@ from perception_core import geometry
 finite = st.floats(-50, 50, allow_nan=False)
 vectors = st.tuples(finite, finite, finite).map(np.array)
 angles = st.floats(-np.pi, np.pi)
-quaternions = (
-    st.tuples(*[st.floats(-1, 1)] * 4).map(np.array).filter(lambda q: np.linalg.norm(q) > 1e-2)
-)
+quaternions = st.tuples(*[st.floats(-1, 1)] * 4).map(np.array).filter(lambda q: np.linalg.norm(q) > 1e-2)
 transforms = st.builds(geometry.transform_from_quaternion, vectors, quaternions)
 
 

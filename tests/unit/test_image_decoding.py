@@ -26,7 +26,9 @@ PROGRESSIVE = cv2.imencode(".jpg", BGR, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].to
 PNG = cv2.imencode(".png", BGR)[1].tobytes()
 
 
-@pytest.mark.parametrize("data", [JPEG, PROGRESSIVE, PNG, cv2.imencode(".bmp", BGR)[1].tobytes(), JPEG + bytes(7)])
+@pytest.mark.parametrize(
+    "data", [JPEG, PROGRESSIVE, PNG, cv2.imencode(".bmp", BGR)[1].tobytes(), JPEG + bytes(7)]
+)
 def test_compressed_images(data: bytes) -> None:
     image = decode_compressed(data, expected_size=(WIDTH, HEIGHT))
     assert np.abs(image[:, 8:24].astype(int) - (200, 80, 20)).mean() < 4
@@ -127,6 +129,12 @@ def test_raw_encodings(encoding: str, padding: int) -> None:
     ],
 )
 def test_wrong_raw_images_are_refused(changed: dict, words: str) -> None:
-    arguments = {"data": RGB.tobytes(), "encoding": "rgb8", "width": WIDTH, "height": HEIGHT, "step": WIDTH * 3} | changed
+    arguments = {
+        "data": RGB.tobytes(),
+        "encoding": "rgb8",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "step": WIDTH * 3,
+    } | changed
     with pytest.raises(ImageError, match=words):
         decode_raw(arguments.pop("data"), **arguments)

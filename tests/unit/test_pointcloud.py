@@ -41,7 +41,13 @@ def layouts(draw: st.DrawFn) -> tuple[list[PointField], int, bool, dict[str, int
     return fields, position + draw(st.integers(0, 4)), draw(st.booleans()), types
 
 
-@given(layouts(), st.integers(1, 5), st.integers(1, 4), st.integers(0, 9), st.sampled_from([bytes, "array", "numpy"]))
+@given(
+    layouts(),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(0, 9),
+    st.sampled_from([bytes, "array", "numpy"]),
+)
 def test_any_layout_is_read(layout: Any, width: int, height: int, padding: int, holder: Any) -> None:
     fields, step, big, _ = layout
     row = width * step + (padding if height > 1 else 0)
@@ -60,7 +66,9 @@ def test_any_layout_is_read(layout: Any, width: int, height: int, padding: int, 
         content = array.array("B", content)
     elif holder == "numpy":
         content = np.frombuffer(content, np.uint8)
-    points = decode(content, fields, width=width, height=height, point_step=step, row_step=row, is_bigendian=big)
+    points = decode(
+        content, fields, width=width, height=height, point_step=step, row_step=row, is_bigendian=big
+    )
     assert points.dtype == np.float32
     assert np.allclose(points, expected, atol=1e-6)
 
@@ -97,13 +105,17 @@ def test_a_cloud_of_no_points_is_empty(width: int, height: int) -> None:
         (XYZI, {"intensity_field": "intensty"}, "did you mean 'intensity'"),
     ],
 )
-def test_what_does_not_add_up_is_refused(fields: list[PointField], changed: dict[str, Any], words: str) -> None:
+def test_what_does_not_add_up_is_refused(
+    fields: list[PointField], changed: dict[str, Any], words: str
+) -> None:
     with pytest.raises(PointCloudError, match=words):
         decode(bytes(16), fields, **changed)
 
 
 @given(st.binary(max_size=64), st.integers(0, 8), st.integers(0, 8), st.integers(-4, 40), st.integers(-4, 80))
-def test_random_headers_never_crash(data: bytes, width: int, height: int, point_step: int, row_step: int) -> None:
+def test_random_headers_never_crash(
+    data: bytes, width: int, height: int, point_step: int, row_step: int
+) -> None:
     try:
         points = decode(data, XYZI, width=width, height=height, point_step=point_step, row_step=row_step)
     except PointCloudError:
@@ -129,7 +141,9 @@ STAMP = 1_700_000_000.25
 def test_point_times_of_the_drivers(name: str, datatype: int, value: float, expected: float) -> None:
     kind = np.dtype("<" + DATATYPES[datatype])
     data = np.array([1, 2, 3, 4], np.float32).tobytes() + np.array(value).astype(kind).tobytes()
-    points = decode(data, [*XYZI, PointField(name, 16, datatype)], point_step=16 + kind.itemsize, stamp_s=STAMP)
+    points = decode(
+        data, [*XYZI, PointField(name, 16, datatype)], point_step=16 + kind.itemsize, stamp_s=STAMP
+    )
     assert points[0, 4] == pytest.approx(expected, abs=1e-6)
 
 
@@ -146,7 +160,9 @@ def test_even_subset_is_spread_over_the_whole_sweep(count: int, limit: int) -> N
 
 
 @given(st.integers(0, 300), st.floats(0, 5), st.integers(1, 100), st.floats(-3, 3))
-def test_prepared_points_are_in_the_ego_frame_and_within_limits(count: int, low: float, limit: int, yaw: float) -> None:
+def test_prepared_points_are_in_the_ego_frame_and_within_limits(
+    count: int, low: float, limit: int, yaw: float
+) -> None:
     generator = np.random.default_rng(count)
     points = generator.uniform(-10, 10, (count, 5)).astype(np.float32)
     points[:, 3] = generator.uniform(-10, 300, count)
