@@ -166,11 +166,6 @@ class Supervisor:
         """Exit codes of each process, oldest first; negative: ended by that signal."""
         return {child.name: list(child.exit_codes) for child in self._children}
 
-    @property
-    def given_up(self) -> tuple[str, ...]:
-        """Processes that failed so often that the stack was stopped."""
-        return tuple(child.name for child in self._children if child.given_up)
-
     # -- the supervising thread ------------------------------------------------------------------------------------------
     # All children are started from this one thread: the kernel tells a child of its parent's death when the *thread*
     # that started it ends, and this one lasts as long as any child.
