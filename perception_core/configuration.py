@@ -1,4 +1,6 @@
-"""Strict YAML configuration: pydantic models whose errors name the file, the line and the nearest valid name."""
+"""Strict YAML configuration: pydantic models whose errors name the file, the line and the nearest valid
+name.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns a suffix such as `; did you mean 'cpu0'?` or the list of valid names, ready to append to an error.
+    """Returns a suffix such as `; did you mean 'cpu0'?` or the list of valid names, ready to append to an
+    error.
 
     Args:
         name: What the user wrote.
@@ -58,7 +61,9 @@ def _line_of(node: yaml.Node | None, location: Sequence[int | str]) -> int | Non
 
 
 def _find_duplicate_keys(node: yaml.Node | None) -> list[tuple[str, int]]:
-    """Lists every mapping key that is written twice in one mapping, with its line: YAML itself keeps the last silently."""
+    """Lists every mapping key that is written twice in one mapping, with its line: YAML itself keeps the
+    last silently.
+    """
     found: list[tuple[str, int]] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -117,7 +122,9 @@ class ConfigurationFile:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise ConfigurationError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+            raise ConfigurationError(
+                f"{where}: not valid YAML: {getattr(error, 'problem', error)}"
+            ) from error
         duplicates = _find_duplicate_keys(self._tree)
         if duplicates:
             key, line = duplicates[0]
@@ -153,7 +160,9 @@ class ConfigurationFile:
                 mapping[part] = {}
             mapping = mapping[part]
             if not isinstance(mapping, dict):
-                raise ConfigurationError(f"{origin}: '{'.'.join(location[: depth + 1])}' has no keys of its own")
+                raise ConfigurationError(
+                    f"{origin}: '{'.'.join(location[: depth + 1])}' has no keys of its own"
+                )
         if value is None:
             mapping.pop(location[-1], None)
         else:
@@ -175,7 +184,8 @@ class ConfigurationFile:
         """Turns the values into `model`.
 
         Raises:
-            ConfigurationError: A key is unknown or missing or a value is wrong; names file, line and nearest key.
+            ConfigurationError: A key is unknown or missing or a value is wrong; names file, line and nearest
+                key.
         """
         if not isinstance(self.values, dict):
             raise self.error((), f"expected a mapping with the keys {', '.join(model.model_fields)}")

@@ -1,4 +1,6 @@
-"""The rig: which sensors a vehicle has, where they are heard and how far they are trusted. Schema of hw_configs/rigs/."""
+"""The rig: which sensors a vehicle has, where they are heard and how far they are trusted. Schema of
+hw_configs/rigs/.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Sensor(StrictModel):
         frame: tf frame of the sensor; empty: taken from each message's header.
         offset_s: Added to every stamp (a driver that stamps late has a negative offset).
         max_delay_s: A message whose stamp is further than this from the frame's stamp is masked.
-        trusted_range_m: Range to which this sensor alone lets the vehicle see the road ahead; 0 where it does not look ahead.
+        trusted_range_m: Range to which this sensor alone lets the vehicle see the road ahead; 0 where it
+            does not look ahead.
     """
 
     topic: str = pydantic.Field(min_length=1)
@@ -68,10 +71,13 @@ class CameraSensor(Sensor):
 
     Attributes:
         camera_info_topic: Empty: the image topic's parent plus /camera_info.
-        expected_size: (width, height) of the driver's images; other sizes are refused. None: taken from CameraInfo.
+        expected_size: (width, height) of the driver's images; other sizes are refused. None: taken from
+            CameraInfo.
     """
 
-    type: Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"] = "sensor_msgs/msg/CompressedImage"
+    type: Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"] = (
+        "sensor_msgs/msg/CompressedImage"
+    )
     camera_info_topic: str = ""
     expected_size: tuple[int, int] | None = None
 
@@ -83,7 +89,7 @@ class CameraSensor(Sensor):
 
 
 class OdometrySource(StrictModel):
-    """Where the ego vehicle's motion comes from (nav_msgs/Odometry); its twist is in the child (ego) frame."""
+    """The ego vehicle's motion (nav_msgs/Odometry); its twist is in the child (ego) frame."""
 
     topic: str = "/odom"
     max_delay_s: float = pydantic.Field(default=0.5, gt=0)
@@ -112,7 +118,8 @@ class Rig(StrictModel):
         name: The rig's name.
         ego_frame: tf frame of the vehicle (rear axle centre on the ground, x forward, y left, z up).
         lidar: The LiDAR modality `lidar`, or None for a camera-only vehicle.
-        cameras: Cameras by modality name, each starting with `camera_`, in the order of the network's view axis.
+        cameras: Cameras by modality name, each starting with `camera_`, in the order of the network's view
+            axis.
     """
 
     name: str

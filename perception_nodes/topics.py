@@ -18,7 +18,8 @@ GROUND_TRUTH_OBJECTS = "ground_truth/objects"  # DetectedObjectArray
 GROUND_TRUTH_MARKERS = "ground_truth/markers"  # MarkerArray
 REPLAY_PAUSE = "replay/pause"  # std_srvs/SetBool
 REPLAY_PROGRESS = "replay/progress"  # std_msgs/Float32, 0..1
-REPLAY_FINISHED = "replay/finished"  # std_msgs/Bool, latched: true when the recording was played to its end, false when it broke off
+# std_msgs/Bool, latched: true when the recording was played to its end, false when it broke off
+REPLAY_FINISHED = "replay/finished"
 DIAGNOSTICS = "/diagnostics"  # DiagnosticArray
 CLOCK = "/clock"
 TF_STATIC = "/tf_static"
@@ -56,9 +57,7 @@ def image_of(task: str) -> str:
 
 def reliable(depth: int = 4) -> QoSProfile:
     """Small internal messages: announcements, timings, status, commands."""
-    return QoSProfile(
-        depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE
-    )
+    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def latched() -> QoSProfile:
@@ -73,6 +72,4 @@ def latched() -> QoSProfile:
 
 def sensor(depth: int = 4) -> QoSProfile:
     """Subscription to a driver: best effort matches reliable and best-effort publishers alike."""
-    return QoSProfile(
-        depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-    )
+    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)

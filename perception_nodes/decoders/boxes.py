@@ -80,7 +80,8 @@ def object_markers(
 
 @register_decoder("boxes3d")
 class BoxDecoder:
-    """Decodes `detection_boxes_q9` (x y z l w h yaw vx vy, ego frame), `detection_scores_q` and `detection_labels_q`.
+    """Decodes `detection_boxes_q9` (x y z l w h yaw vx vy, ego frame), `detection_scores_q` and
+    `detection_labels_q`.
 
     Options: `score_threshold` (objects below it are not published), `max_objects`.
     """
@@ -96,8 +97,9 @@ class BoxDecoder:
         self._labels = bundle.spec.labels.get(self._task, ())
         if not self._labels or len(spec.outputs) != 3:
             raise ConfigurationError(
-                f"{bundle.path / 'bundle.yaml'}: a boxes3d head needs labels for task '{self._task}' and the outputs "
-                f"boxes, scores, labels; it has {len(self._labels)} labels and the outputs {list(spec.outputs)}"
+                f"{bundle.path / 'bundle.yaml'}: a boxes3d head needs labels for task '{self._task}' and the "
+                f"outputs boxes, scores, labels; it has {len(self._labels)} labels and the outputs "
+                f"{list(spec.outputs)}"
             )
         self._boxes, self._scores, self._classes = spec.outputs
         self._threshold = float(spec.decoder_options.get("score_threshold", 0.1))
@@ -112,7 +114,11 @@ class BoxDecoder:
         """Publishes the objects above the threshold, best first; boxes that are not finite are left out."""
         scores_q = outputs[self._scores].float().cpu()
         boxes_q9 = outputs[self._boxes].float().cpu()
-        keep_q = (scores_q >= self._threshold) & torch.isfinite(boxes_q9).all(dim=1) & (boxes_q9[:, 3:6] > 0).all(dim=1)
+        keep_q = (
+            (scores_q >= self._threshold)
+            & torch.isfinite(boxes_q9).all(dim=1)
+            & (boxes_q9[:, 3:6] > 0).all(dim=1)
+        )
         order = torch.argsort(scores_q[keep_q], descending=True)[: self._max_objects]
         scores = scores_q[keep_q][order].tolist()
         boxes = boxes_q9[keep_q][order].tolist()
@@ -129,7 +135,9 @@ class BoxDecoder:
     def publish_views(self, frame: TensorAnnouncement, outputs: Mapping[str, torch.Tensor]) -> None:
         """Publishes markers where somebody listens."""
         if self._last is not None and self._markers.get_subscription_count() > 0:
-            self._markers.publish(object_markers(self._last.header, self._last.objects, self._labels, self._task))
+            self._markers.publish(
+                object_markers(self._last.header, self._last.objects, self._labels, self._task)
+            )
 
     def _object(self, score: float, box: list[float], label: int) -> DetectedObject:
         x, y, z, length, width, height, yaw, velocity_x, velocity_y = box

@@ -17,7 +17,9 @@ from perception_nodes.decoders.decoder import register_decoder
 
 @register_decoder("control_proposal")
 class ControlProposalDecoder:
-    """Decodes the outputs steering angle [rad], speed [m/s] and waypoints (k, 2) in the ego frame, in this order."""
+    """Decodes the outputs steering angle [rad], speed [m/s] and waypoints (k, 2) in the ego frame, in this
+    order.
+    """
 
     def __init__(self, node: Node, bundle: Bundle, spec: ComponentSpec) -> None:
         """Creates the publisher.
@@ -27,8 +29,8 @@ class ControlProposalDecoder:
         """
         if len(spec.outputs) != 3:
             raise ConfigurationError(
-                f"{bundle.path / 'bundle.yaml'}: a control_proposal head has the outputs steering, speed, waypoints, "
-                f"not {list(spec.outputs)}"
+                f"{bundle.path / 'bundle.yaml'}: a control_proposal head has the outputs steering, speed, "
+                f"waypoints, not {list(spec.outputs)}"
             )
         self._steering, self._speed, self._waypoints = spec.outputs
         self._publisher = node.create_publisher(ControlProposal, topics.CONTROL_PROPOSAL, topics.reliable())
@@ -42,7 +44,9 @@ class ControlProposalDecoder:
                 sensors=frame.sensors,
                 steering_angle=float(outputs[self._steering].reshape(-1)[0]),
                 speed=float(outputs[self._speed].reshape(-1)[0]),
-                waypoints=[Point(x=x, y=y) for x, y in outputs[self._waypoints].reshape(-1, 2).cpu().tolist()],
+                waypoints=[
+                    Point(x=x, y=y) for x, y in outputs[self._waypoints].reshape(-1, 2).cpu().tolist()
+                ],
             )
         )
 

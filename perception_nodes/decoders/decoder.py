@@ -56,6 +56,7 @@ def make_decoder(node: Node, bundle: Bundle, component: str) -> Decoder:
         raise ConfigurationError(f"{where}: head '{component}' needs both 'task' and 'decoder'")
     if spec.decoder not in _registry:
         raise ConfigurationError(
-            f"{where}: head '{component}' names unknown decoder '{spec.decoder}'" + nearest(spec.decoder, _registry)
+            f"{where}: head '{component}' names unknown decoder '{spec.decoder}'"
+            + nearest(spec.decoder, _registry)
         )
     return _registry[spec.decoder](node, bundle, spec)

@@ -1,6 +1,7 @@
-"""Decides whether a new frame may enter the stack: load is shed once, at the door, and for all components alike.
+"""Decides whether a new frame may enter the stack: load is shed once, at the door, for all components.
 
-Were every component to drop frames by itself, two producers of one consumer could drop different frames and never meet again.
+Were every component to drop frames by itself, two producers of one consumer could drop different frames and
+never meet again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Iterable
 class FrameAdmission:
     """Counts frames under way; knows no rclpy and no clock of its own.
 
-    A frame is under way from its admission until every task has reported an outcome for it (done, dropped or failed), or until
-    `timeout_s` has passed: a component that died must not shut the door for good. A task that let a frame time out is not waited for
-    again until it reports, so that one dead task does not slow the others down.
+    A frame is under way from its admission until every task has reported an outcome for it (done, dropped or
+    failed), or until `timeout_s` has passed: a component that died must not shut the door for good. A task
+    that let a frame time out is not waited for again until it reports, so that one dead task does not slow
+    the others down.
     """
 
     def __init__(self, tasks: Iterable[str], max_in_flight: int, timeout_s: float) -> None:

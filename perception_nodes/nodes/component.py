@@ -24,8 +24,8 @@ from perception_nodes.transport.transport import make_reader, make_writer
 class ComponentNode(StackNode):
     """Joins its producers' announcements by trace, runs the component, and announces its outputs.
 
-    The node's own code is the same whatever the placement: the device worker, the backend and the transport come from the
-    deployment.
+    The node's own code is the same whatever the placement: the device worker, the backend and the transport
+    come from the deployment.
     """
 
     def __init__(self, context: ProcessContext, component: str) -> None:
@@ -43,13 +43,15 @@ class ComponentNode(StackNode):
             "slow_down_ms",
             0.0,
             ParameterDescriptor(
-                description="Sleeps this long in every inference, to try how the stack behaves when a component is slow"
+                description="Sleeps this long in every inference, to try how the stack behaves when it is slow"
             ),
         )
         self.declare_parameter(
             "queue_limit",
             2,
-            ParameterDescriptor(description="Frames that may wait for the device; beyond it the oldest is dropped"),
+            ParameterDescriptor(
+                description="Frames that may wait for the device; beyond it the oldest is dropped"
+            ),
         )
         self._slow_down_s = 0.0
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -71,7 +73,8 @@ class ComponentNode(StackNode):
                 self._slow_down_s = float(parameter.value) / 1e3
         return SetParametersResult(successful=True)
 
-    # -- lifecycle ---------------------------------------------------------------------------------------------------
+    # -- lifecycle
+    # ---------------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
         """Loads the network on its device and opens the transport."""
@@ -92,7 +95,9 @@ class ComponentNode(StackNode):
         """Opens the sending side; a task head decodes to messages instead."""
         name = self.get_name()
         self._writer = make_writer(self.process_context, name)
-        self._announcer = self.create_publisher(TensorAnnouncement, topics.tensors_of(name), topics.reliable())
+        self._announcer = self.create_publisher(
+            TensorAnnouncement, topics.tensors_of(name), topics.reliable()
+        )
 
     def start(self) -> None:
         """Subscribes to the producers."""
@@ -132,7 +137,8 @@ class ComponentNode(StackNode):
             release_worker(self.device_name)
             self._worker = None
 
-    # -- work --------------------------------------------------------------------------------------------------------
+    # -- work -----------------------------------------------------------------------------------------------
+    # ---------
 
     def _on_announcement(self, producer: str, announcement: TensorAnnouncement) -> None:
         assert self._join is not None
@@ -146,7 +152,9 @@ class ComponentNode(StackNode):
                 order=max(received, default=queued_ns),
                 owner=self.get_name(),
                 run=functools.partial(self._process, parts, queued_ns),
-                drop=functools.partial(self._report_drop, announcement, queued_ns, "a newer frame took its place"),
+                drop=functools.partial(
+                    self._report_drop, announcement, queued_ns, "a newer frame took its place"
+                ),
             )
         )
 
@@ -168,7 +176,9 @@ class ComponentNode(StackNode):
             self.fault("tensor_unavailable", str(error), error=False)
             self._report_drop(frame, queued_ns, str(error))
             return
-        except Exception as error:  # one bad frame must not end the component: reported, counted, and on to the next
+        except (
+            Exception
+        ) as error:  # one bad frame must not end the component: reported, counted, and on to the next
             self.fault("inference_failed", f"{type(error).__name__}: {error}")
             self.report_timing(
                 trace_id=frame.trace_id,

@@ -12,7 +12,7 @@ from perception_nodes.nodes.component import ComponentNode
 
 
 class TaskHeadNode(ComponentNode):
-    """Runs a head and publishes its task; its tensors are announced too where another component takes them."""
+    """Runs a head and publishes its task; its tensors are announced where a component takes them."""
 
     _decoder: Decoder
 

@@ -12,8 +12,8 @@ Announcement = TypeVar("Announcement")
 class AnnouncementJoin(Generic[Announcement]):
     """Collects one announcement per producer for each trace.
 
-    Producers may report a frame in any order and may skip frames; a frame that never completes leaves when `capacity`
-    newer frames have begun.
+    Producers may report a frame in any order and may skip frames; a frame that never completes leaves when
+    `capacity` newer frames have begun.
     """
 
     def __init__(self, producers: Sequence[str], capacity: int) -> None:

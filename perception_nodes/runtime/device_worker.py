@@ -1,6 +1,7 @@
 """One thread per device and process that runs the networks placed there, pinned to the device's cores.
 
-ROS callbacks only hand jobs over, so an executor is never blocked by inference, and a device never runs two components of a
+ROS callbacks only hand jobs over, so an executor is never blocked by inference, and a device never runs two
+components of a
 process at once: what waits is visible as queueing time instead of as mutual slow-down.
 """
 
@@ -25,7 +26,8 @@ class Job:
     """One component's work on one frame.
 
     Attributes:
-        order: Jobs with the smallest order run first; the age of the frame, so that begun frames are finished first.
+        order: Jobs with the smallest order run first; the age of the frame, so that begun frames are
+            finished first.
         owner: Component the job belongs to.
         run: Does the work; must not raise.
         drop: Called instead of `run` when a newer job of the same owner pushed this one out.
@@ -83,7 +85,9 @@ class DeviceWorker:
             pushed_out.drop()
 
     def call(self, action: Callable[[], Any]) -> Any:
-        """Runs `action` on the worker's thread ahead of all jobs and returns its result or raises its exception."""
+        """Runs `action` on the worker's thread ahead of all jobs and returns its result or raises its
+        exception.
+        """
         future: Future[Any] = Future()
 
         def run() -> None:
@@ -118,7 +122,8 @@ class DeviceWorker:
     def _loop(self) -> None:
         self.thread_id = threading.get_native_id()
         if self._device.kind == "cpu" and self._device.cores:
-            # The OpenMP team of this thread is created by it and inherits its affinity, so pinning the one pins all.
+            # The OpenMP team of this thread is created by it and inherits its affinity, so pinning the one
+            # pins all.
             os.sched_setaffinity(0, self._device.cores)
             torch.set_num_threads(len(self._device.cores))
         self._started.set()

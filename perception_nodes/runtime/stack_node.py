@@ -1,4 +1,4 @@
-"""What every node of the stack has: a lifecycle, the process' context, timing reports and throttled faults."""
+"""What every node of the stack has: a lifecycle, the process' context, timing reports, throttled faults."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class StackNode(LifecycleNode):
     """Base of the stack's nodes.
 
     Subclasses create parameters in their constructor, and override `setup` (publishers, models: may be slow),
-    `start` (subscriptions, timers), `stop` and `release`. An exception in one of them fails the transition with its message
-    logged; it does not end the process.
+    `start` (subscriptions, timers), `stop` and `release`. An exception in one of them fails the transition
+    with its message logged; it does not end the process.
     """
 
     #: Seconds between two repeats of one kind of fault in the log and on /diagnostics.
@@ -95,7 +95,8 @@ class StackNode(LifecycleNode):
         self._timing_publisher: Any = None
         self._diagnostics_publisher: Any = None
 
-    # -- lifecycle ---------------------------------------------------------------------------------------------------
+    # -- lifecycle
+    # ---------------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
         """Creates publishers and loads what is slow to load."""
@@ -112,13 +113,19 @@ class StackNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; calls `setup`."""
         self._timing_publisher = self.create_publisher(StageTiming, topics.TIMING, topics.reliable(32))
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, topics.reliable(16))
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, topics.DIAGNOSTICS, topics.reliable(16)
+        )
         return self._transition(self.setup, "configure")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; calls `start`."""
         outcome = super().on_activate(state)
-        return outcome if outcome != TransitionCallbackReturn.SUCCESS else self._transition(self.start, "activate")
+        return (
+            outcome
+            if outcome != TransitionCallbackReturn.SUCCESS
+            else self._transition(self.start, "activate")
+        )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; calls `stop`."""
@@ -138,15 +145,19 @@ class StackNode(LifecycleNode):
     def _transition(self, action: Any, verb: str) -> TransitionCallbackReturn:
         try:
             action()
-        except Exception as error:  # a failed transition is reported to the lifecycle's manager, not raised through rclpy
+        except (
+            Exception
+        ) as error:  # a failed transition is reported to the lifecycle's manager, not raised through rclpy
             self.get_logger().error(f"{self.get_name()} could not {verb}: {type(error).__name__}: {error}")
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
-    # -- reports -----------------------------------------------------------------------------------------------------
+    # -- reports
+    # -----------------------------------------------------------------------------------------------------
 
     def fault(self, kind: str, message: str, error: bool = True) -> None:
-        """Reports a fault: one log line and one /diagnostics entry a second for each kind, however often it happens.
+        """Reports a fault: one log line and one /diagnostics entry a second for each kind, however often it
+        happens.
 
         Args:
             kind: Short stable name, e.g. `corrupt_image camera_front`.

@@ -45,7 +45,10 @@ class StackProbe:
         subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._keep(self.diagnostics), topics.reliable(100))
         for task in tasks:
             subscribe(
-                DetectedObjectArray, topics.objects_of(task), self._keep(self.objects[task]), topics.reliable(50)
+                DetectedObjectArray,
+                topics.objects_of(task),
+                self._keep(self.objects[task]),
+                topics.reliable(50),
             )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -71,7 +74,8 @@ class StackProbe:
         """Stops listening."""
         self.close()
 
-    # -- waiting -----------------------------------------------------------------------------------------------------
+    # -- waiting
+    # -----------------------------------------------------------------------------------------------------
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
         """Polls until the condition gives something true and returns that.
@@ -92,8 +96,9 @@ class StackProbe:
         command = self.commands[-1][1] if self.commands else None
         latency = self.latency[-1][1] if self.latency else None
         return (
-            f"{len(self.commands)} commands, last state={command and command.state} reason={command and command.reason!r}; "
-            f"{len(self.timings)} timings; latency level={latency and latency.level} message={latency and latency.message!r}; "
+            f"{len(self.commands)} commands, last state={command and command.state} "
+            f"reason={command and command.reason!r}; {len(self.timings)} timings; "
+            f"latency level={latency and latency.level} message={latency and latency.message!r}; "
             f"faults={[s.name for _, a in self.diagnostics[-5:] for s in a.status][:8]}"
         )
 
@@ -107,7 +112,9 @@ class StackProbe:
 
         return self.wait_for(newest, timeout_s, f"control state {state}")
 
-    def wait_for_outputs(self, count: int, timeout_s: float, task: str = "detection3d", since: float = 0.0) -> None:
+    def wait_for_outputs(
+        self, count: int, timeout_s: float, task: str = "detection3d", since: float = 0.0
+    ) -> None:
         """Waits for `count` outputs of a task received after `since`."""
         self.wait_for(
             lambda: sum(1 for at, _ in list(self.objects[task]) if at >= since) >= count,
@@ -128,12 +135,20 @@ class StackProbe:
 
         return self.wait_for(find, timeout_s, f"a fault containing {words!r}")
 
-    # -- judging -----------------------------------------------------------------------------------------------------
+    # -- judging
+    # -----------------------------------------------------------------------------------------------------
 
     def finite_commands(self) -> bool:
         """Says whether every number of every command is finite."""
         return all(
             math.isfinite(value)
             for _, c in self.commands
-            for value in (c.steering_angle, c.steering_rate, c.speed, c.acceleration, c.speed_limit, c.sight_distance)
+            for value in (
+                c.steering_angle,
+                c.steering_rate,
+                c.speed,
+                c.acceleration,
+                c.speed_limit,
+                c.sight_distance,
+            )
         )

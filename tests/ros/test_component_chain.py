@@ -67,9 +67,7 @@ class Chain:
     def spin_until(self, condition, timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, [
-                (t.stage, t.outcome, t.detail) for t in self.timings
-            ]
+            assert time.monotonic() < deadline, [(t.stage, t.outcome, t.detail) for t in self.timings]
             self.executor.spin_once(timeout_sec=0.05)
 
     def send(self, trace_id: int, **replaced: torch.Tensor) -> None:
@@ -151,14 +149,27 @@ def test_slow_down_shows_in_the_timing(chain: Chain) -> None:
 def test_a_frame_whose_tensors_are_gone_is_dropped_and_said(chain: Chain) -> None:
     lidar = chain.components["lidar_net"]
     announcement = TensorAnnouncement(trace_id=99, producer=SENSOR_FUSION)
-    with_handles = chain.writer.put(3, {
-        name: torch.zeros(
-            tuple(3 if isinstance(d, str) and d != "V" else d if not isinstance(d, str) else 1 for d in spec.shape),
-            dtype=getattr(torch, spec.dtype),
-        )
-        for name in ("points_nc", "lidar_valid", "images_vhwc", "camera_valid_v", "intrinsics_v33", "camera_from_ego_v44")
-        for spec in [chain.context.bundle.tensor_spec(name)]
-    })
+    with_handles = chain.writer.put(
+        3,
+        {
+            name: torch.zeros(
+                tuple(
+                    3 if isinstance(d, str) and d != "V" else d if not isinstance(d, str) else 1
+                    for d in spec.shape
+                ),
+                dtype=getattr(torch, spec.dtype),
+            )
+            for name in (
+                "points_nc",
+                "lidar_valid",
+                "images_vhwc",
+                "camera_valid_v",
+                "intrinsics_v33",
+                "camera_from_ego_v44",
+            )
+            for spec in [chain.context.bundle.tensor_spec(name)]
+        },
+    )
     announcement.tensors = with_handles
     lidar._on_announcement(SENSOR_FUSION, announcement)
     chain.spin_until(lambda: timing_of(chain, 99, "lidar_net"))
