@@ -1,4 +1,4 @@
-"""The root package `mmmt_perception`, built by colcon (ament_python) on a ROS machine and by pip elsewhere."""
+"""The root package `mmmt_perception`: built by colcon (ament_python) on a ROS machine, by pip elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent
 def shared_files() -> list[tuple[str, list[str]]]:
     """List what goes to `share/mmmt_perception`: launch files, deployments, rigs and bundles.
 
-    An editable install needs none of it, since the source tree is found first. Copies in the environment would only
+    An editable install needs none of it, since the source tree is found first. Copies in the environment would
     go stale and keep offering what has been deleted.
     """
     if "editable_wheel" in sys.argv:
@@ -36,7 +36,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
 
 
 def package_data() -> dict[str, list[str]]:
-    """List the files beside the Python modules (report templates, profiles), which setuptools would leave out."""
+    """List the files beside the Python modules (report templates, profiles), which setuptools leaves out."""
     data: dict[str, list[str]] = {}
     for package in TOP_LEVEL:
         files = [
@@ -57,7 +57,7 @@ def requirements() -> list[str]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="Multi-task, multi-sensor perception on ROS 2, and the search for networks and placements that fit the vehicle.",
+    description="Multi-task, multi-sensor perception on ROS 2, measured end to end, placed device by device.",
     license="Apache-2.0",
     maintainer="MMMT Perception maintainers",
     maintainer_email="maintainers@mmmt-perception.invalid",

@@ -2,10 +2,10 @@
 
 For machines where ROS 2 comes from wheels. The packages end up in the environment's own prefix, beside the
 interfaces the wheels brought: what finds those (the interpreter's `site-packages` for the Python modules, the
-wheels' bootstrapper for the shared libraries) then finds ours as well, and nobody has to source a set-up file.
+wheels' bootstrapper for the shared libraries) then finds ours too, and nobody has to source a set-up file.
 
-A build is skipped while the interface sources and the environment are unchanged. On a machine with a real ROS 2
-this script is not used: `colcon build` in `ros_ws` is all it takes.
+A build is skipped while the interface sources and the environment are unchanged. On a machine with a real
+ROS 2 this script is not used: `colcon build` in `ros_ws` is all it takes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = (Path("ros_ws/src/mmmt_msgs"), Path("ros_ws/pip_interfaces/tf2_msgs"))
-SELF_TEST = "from mmmt_msgs.msg import StageTiming; from tf2_msgs.msg import TFMessage; StageTiming(); TFMessage()"
+#: Raise it when a change in this script makes another build of the same sources necessary.
+RECIPE = b"2"
+SELF_TEST = (
+    "from mmmt_msgs.msg import StageTiming; from tf2_msgs.msg import TFMessage; StageTiming(); TFMessage()"
+)
 
 # The ROS wheels are built in a manylinux container and their exported CMake targets still name its paths.
-CONTAINER_NUMPY = re.compile(r"/opt/python/cp\d+-cp\d+t?/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include")
+CONTAINER_NUMPY = re.compile(
+    r"/opt/python/cp\d+-cp\d+t?/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include"
+)
 CONTAINER_PYTHON = re.compile(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?")
 
 
@@ -83,7 +89,9 @@ def build(*, force: bool = False, verbose: bool = False) -> bool:
         _run_colcon(work, prefix, stage, verbose=verbose)
         _publish(stage, prefix, work / "manifest")
         if not _self_test():
-            raise BuildError(f"the packages were built but cannot be imported: {sys.executable} -c '{SELF_TEST}'")
+            raise BuildError(
+                f"the packages were built but cannot be imported: {sys.executable} -c '{SELF_TEST}'"
+            )
         stamp.write_text(fingerprint)
         return True
 
@@ -97,7 +105,7 @@ def _only_one_at_a_time(path: Path) -> Iterator[None]:
 
 def _fingerprint() -> str:
     """Describe everything the built packages depend on."""
-    sources = hashlib.sha256(Path(__file__).read_bytes())
+    sources = hashlib.sha256(RECIPE)
     for package in PACKAGES:
         for path in sorted((REPOSITORY / package).rglob("*")):
             if path.is_file():
@@ -111,13 +119,14 @@ def _fingerprint() -> str:
         if path.name.lower().startswith(("ros_", "colcon_", "numpy-"))
     )
     return json.dumps(
-        {"python": sys.version, "prefix": sys.prefix, "sources": sources.hexdigest(), "packages": versions}, indent=1
+        {"python": sys.version, "prefix": sys.prefix, "sources": sources.hexdigest(), "packages": versions},
+        indent=1,
     )
 
 
 def _self_test() -> bool:
-    # A child, because this process may have been started before the libraries existed. The bootstrapper's guard
-    # is dropped so that the child computes its library path itself, as a newcomer's interpreter does.
+    # A child, because this process may have been started before the libraries existed. The bootstrapper's
+    # guard is dropped so that the child computes its library path itself, as a newcomer's interpreter does.
     environment = _clean_environment()
     run = subprocess.run([sys.executable, "-c", SELF_TEST], env=environment, capture_output=True, check=False)
     return run.returncode == 0
@@ -156,9 +165,9 @@ def _mend_cmake_paths(share: Path) -> None:
 def _publish(stage: Path, prefix: Path, manifest: Path) -> None:
     """Move what was built into the environment, and out of it what an earlier build had and this one has not.
 
-    The build itself takes a while and may fail; until it is through, whoever uses the environment keeps the old
-    packages. Only the packages' own files move: colcon's set-up scripts beside them would, once sourced, put
-    site-packages on PYTHONPATH.
+    The build itself takes a while and may fail; until it is through, whoever uses the environment keeps the
+    old packages. Only the packages' own files move: colcon's set-up scripts beside them would, once sourced,
+    put site-packages on PYTHONPATH.
     """
     built = sorted(
         str(path.relative_to(stage))
@@ -169,7 +178,7 @@ def _publish(stage: Path, prefix: Path, manifest: Path) -> None:
     for name in built:
         target = prefix / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Within one file system this replaces the file at once; a process that has the old library open keeps it.
+        # Within one file system this replaces the file at once; a process that has the old one open keeps it.
         (stage / name).replace(target)
     earlier = manifest.read_text().splitlines() if manifest.exists() else []
     for name in set(earlier).difference(built):

@@ -1,0 +1,89 @@
+"""What every test run needs: a ROS domain of its own, shared memory of its own, and the recordings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROS_TESTS = REPOSITORY / "tests" / "ros"
+DOMAINS = range(1, 101)  # above that, Fast DDS's ports run into those the kernel hands out
+
+# Held open as long as this process lives: the lock in it is what keeps the domain ours.
+_domain_lock: int | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Seal the run off from other runs and from the network, before anything imports rclpy."""
+    global _domain_lock
+    domain, _domain_lock = _claim_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["MMMT_RUN_ID"] = f"test_{os.getpid()}_{secrets.token_hex(3)}"
+    for name in ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER"):
+        os.environ.pop(name, None)
+    # A failing node's log belongs to the run, not to the home folder.
+    os.environ.setdefault("ROS_LOG_DIR", str(Path(tempfile.gettempdir()) / f"ros_log_{os.getuid()}"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/ros, and skip what needs a GPU where there is none."""
+    for item in items:
+        if ROS_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.ros)
+    with_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if with_gpu and not _has_cuda():
+        for item in with_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _claim_domain() -> tuple[int, int]:
+    """Take a ROS domain that no other test run on this machine has; returns it and its lock's descriptor."""
+    import fcntl
+
+    start = os.getpid()
+    for offset in range(len(DOMAINS)):
+        domain = DOMAINS[(start + offset) % len(DOMAINS)]
+        path = Path(tempfile.gettempdir()) / f"mmmt_ros_domain_{domain}.lock"
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        except PermissionError:  # another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        return domain, descriptor
+    raise pytest.UsageError(f"all ROS domains of {DOMAINS} are taken by other test runs")
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def ros_domain_id() -> int:
+    """The ROS domain of this run, which child processes inherit through the environment."""
+    return int(os.environ["ROS_DOMAIN_ID"])
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder with real recordings, which are too large for the repository."""
+    folder = Path(os.environ.get("MMMT_RECORDINGS", REPOSITORY.parent / "shared" / "recordings"))
+    if not folder.is_dir():
+        pytest.skip(f"no recordings: {folder} does not exist (MMMT_RECORDINGS names another folder)")
+    return folder
