@@ -261,7 +261,6 @@ class Supervisor:
 
     def _on_exit(self, child: _Child, code: int, now: float) -> None:
         ran_s = now - child.started_at
-        had_been_ready = child.ready
         self._forget(child, code)
         policy = child.description.respawn
         text = f"process '{child.name}' ended after {ran_s:.1f} s with {describe_exit(code)}"
@@ -278,10 +277,11 @@ class Supervisor:
             self._say(text)
         else:
             child.failures = 1 if ran_s > policy.stable_s else child.failures + 1
-            limit = policy.max_failures if child.was_ready else policy.max_failed_starts
+            came_up = child.was_ready and child.description.signals_ready
+            limit = policy.max_failures if came_up else policy.max_failed_starts
             if child.failures > limit:
                 child.finished = child.gave_up = True
-                what = "fails again and again" if had_been_ready else "does not start"
+                what = "fails again and again" if came_up else "does not start"
                 self._fail(f"{text}; it {what} ({child.failures} times in a row), giving up", EXIT_FAULT)
                 return
             delay = min(policy.initial_delay_s * policy.factor ** (child.failures - 1), policy.max_delay_s)
