@@ -1,4 +1,4 @@
-"""The root package `mmmt_perception`: built by colcon (ament_python) on a ROS machine, by pip elsewhere."""
+"""The root package `mmmt_perception`: colcon builds it as ament_python on a ROS machine, pip elsewhere."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent
 def shared_files() -> list[tuple[str, list[str]]]:
     """List what goes to `share/mmmt_perception`: launch files, deployments, rigs and bundles.
 
-    An editable install needs none of it, since the source tree is found first. Copies in the environment would
-    go stale and keep offering what has been deleted.
+    An editable install needs none of it, since the source tree is found first. Copies in the environment
+    would only go stale and keep offering what has been deleted.
     """
     if "editable_wheel" in sys.argv:
         return []
