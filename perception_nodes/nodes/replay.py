@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import math
 import threading
 import time
 from dataclasses import replace
@@ -48,7 +49,8 @@ _PROGRESS_PERIOD_NS = 200_000_000
 #: An item this late moves the whole schedule instead of being published with a stamp that is already old.
 _LATE_NS = 200_000_000
 _LONGEST_WAIT_S = 0.05
-#: Time between a subscriber's discovery and the first message: the other direction of discovery takes a moment longer.
+#: Time between a subscriber's discovery and the first message: the other direction of discovery takes a
+#: moment longer.
 _DISCOVERY_GRACE_S = 0.2
 #: Topics of a bag that are this stack's own or the graph's; playing them would be taken for live ones.
 _NOT_PLAYED = (
@@ -79,9 +81,12 @@ def message_class(message_type: str) -> Any:
 class ReplayNode(StackNode):
     """Publishes a recording on the topics of the rig, or a bag on its own topics.
 
-    Stamps are re-based by default: each message gets the time it is published at, minus the age it had when it was recorded, so
-    that offsets between sensors stay what they were and nothing needs simulated time. With `stamps: recorded` they stay as they are
-    (moved on by whole passes when looping) and /clock carries the recorded time. /clock goes on after the end, so that nodes on
+    Stamps are re-based by default: each message gets the time it is published at, minus the age it had when
+    it was recorded, so
+    that offsets between sensors stay what they were and nothing needs simulated time. With `stamps: recorded`
+    they stay as they are
+    (moved on by whole passes when looping) and /clock carries the recorded time. /clock goes on after the
+    end, so that nodes on
     simulated time notice that their sensors are silent.
     """
 
@@ -144,23 +149,21 @@ class ReplayNode(StackNode):
         self._ground_truth = True
 
     def _declare(self, name: str, default: Any, description: str) -> None:
-        # dynamic typing: a YAML file that says `rate: 1` means the number, not an integer parameter; values are checked in `setup`
+        # dynamic typing: a YAML file that says `rate: 1` means the number, not an integer parameter; values
+        # are checked in `setup`
         self.declare_parameter(
             name, default, ParameterDescriptor(description=description, dynamic_typing=True, read_only=True)
         )
 
     def _number(self, name: str, low: float, exclusive: bool = False) -> float:
         value = self.get_parameter(name).value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or value < low
-            or (exclusive and value == low)
-        ):
+        number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+        if not math.isfinite(number) or number < low or (exclusive and number == low):
             raise ValueError(
-                f"parameter '{name}' must be a number {'above' if exclusive else 'of at least'} {low:g}, not {value!r}"
+                f"parameter '{name}' must be a finite number {'above' if exclusive else 'of at least'} {low:g}, "
+                f"not {value!r}"
             )
-        return float(value)
+        return number
 
     def _flag(self, name: str) -> bool:
         value = self.get_parameter(name).value
@@ -168,7 +171,7 @@ class ReplayNode(StackNode):
             raise ValueError(f"parameter '{name}' must be true or false, not {value!r}")
         return value
 
-    # -- lifecycle ---------------------------------------------------------------------------------------------------------
+    # -- lifecycle -------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
         """Opens the recording and creates its publishers."""
@@ -241,7 +244,7 @@ class ReplayNode(StackNode):
         response.message = "paused" if request.data else "playing"
         return response
 
-    # -- publishers ----------------------------------------------------------------------------------------------------------
+    # -- publishers ------------------------------------------------------------------------------------------
 
     def _create_rig_publishers(self, recording: Recording) -> None:
         rig = self.process_context.rig
@@ -251,7 +254,7 @@ class ReplayNode(StackNode):
         if unheard:
             self.fault(
                 "not_in_rig",
-                f"rig '{rig.name}' has no {', '.join(unheard)}: this data of '{recording.name}' is not played",
+                f"rig '{rig.name}' has no {', '.join(unheard)}: '{recording.name}' is played without",
                 error=False,
             )
         for modality, sensor in sensors.items():
@@ -264,8 +267,8 @@ class ReplayNode(StackNode):
                 continue
             if sensor.type != "sensor_msgs/msg/CompressedImage":
                 raise ValueError(
-                    f"rig '{rig.name}' expects {sensor.type} on {sensor.topic}, but '{recording.name}' holds compressed images: "
-                    "set the camera's type to sensor_msgs/msg/CompressedImage"
+                    f"rig '{rig.name}' expects {sensor.type} on {sensor.topic}, but '{recording.name}' holds "
+                    "compressed images: set the camera's type to sensor_msgs/msg/CompressedImage"
                 )
             self._publishers_by_topic[sensor.topic] = self.create_publisher(
                 CompressedImage, sensor.topic, qos
@@ -303,7 +306,8 @@ class ReplayNode(StackNode):
         if not heard & set(self._publishers_by_topic):
             self.fault(
                 "foreign_bag",
-                f"'{recording.name}' holds none of the sensor topics of rig '{self.process_context.rig.name}' ({', '.join(sorted(heard))}); "
+                f"'{recording.name}' holds none of the sensor topics of rig '{self.process_context.rig.name}' "
+                f"({', '.join(sorted(heard))}); "
                 "`mmmt rig draft` writes a rig for a bag",
             )
 
@@ -347,7 +351,7 @@ class ReplayNode(StackNode):
             )
         self._publishers_by_topic[topics.TF_STATIC].publish(kind(transforms=messages))
 
-    # -- reading thread --------------------------------------------------------------------------------------------------------
+    # -- reading thread --------------------------------------------------------------------------------------
 
     def _prepare(self, item: Item) -> list[tuple[str, Any]]:
         """Makes the messages of an item, unstamped, with the topics they go to. Called ahead of time."""
@@ -374,7 +378,7 @@ class ReplayNode(StackNode):
         sensor = rig.lidar if modality == "lidar" else rig.cameras[modality]
         return (sensor.frame if sensor else "") or self._recording.sensor_frames[modality]
 
-    # -- publishing thread -----------------------------------------------------------------------------------------------------
+    # -- publishing thread -----------------------------------------------------------------------------------
 
     def _play(self) -> None:
         try:

@@ -1,4 +1,6 @@
-"""Recordings that `replay` can play: one reader a file, all with the interface of `interface.Recording`. No ROS needed."""
+"""Recordings that `replay` can play: one reader a file, all with the interface of `interface.Recording`. No
+ROS needed.
+"""
 
 from perception_nodes.recordings.interface import (
     CameraIntrinsics,

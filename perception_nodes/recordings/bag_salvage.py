@@ -1,7 +1,9 @@
 """Reads rosbag2 storage files that were cut off or damaged, as far as they go.
 
-A recorder that lost power leaves an mcap file without its summary, or an SQLite file that is shorter than its header says.
-Ordinary readers refuse both. These go record by record: what is whole is yielded, then one `Damage` says where it ends.
+A recorder that lost power leaves an mcap file without its summary, or an SQLite file that is shorter than its
+header says.
+Ordinary readers refuse both. These go record by record: what is whole is yielded, then one `Damage` says
+where it ends.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Damage:
 
 
 def is_latched(qos_profiles: object) -> bool:
-    """Tells whether a recorded `offered_qos_profiles` (YAML text or parsed list) contains transient-local durability."""
+    """Tells whether a recorded `offered_qos_profiles` (YAML text or parsed list) contains transient-local
+    durability.
+    """
     try:
         profiles = parse_qos(qos_profiles)  # type: ignore[arg-type]
     except (
@@ -68,16 +72,16 @@ def is_latched(qos_profiles: object) -> bool:
     return any(getattr(profile.durability, "name", "") == "TRANSIENT_LOCAL" for profile in profiles)
 
 
-# -- mcap --------------------------------------------------------------------------------------------------------------
+# -- mcap ----------------------------------------------------------------------------------------------------
 
 
-class _Cut(Exception):
+class _CutError(Exception):
     """The bytes end inside a record."""
 
 
 def _take(stream: memoryview, position: int, size: int) -> tuple[memoryview, int]:
     if position + size > len(stream):
-        raise _Cut
+        raise _CutError
     return stream[position : position + size], position + size
 
 
@@ -161,7 +165,7 @@ class McapSalvage:
             elif not cut:
                 try:
                     message = self._record(code, memoryview(body))
-                except (_Cut, struct.error, UnicodeDecodeError) as error:
+                except (_CutError, struct.error, UnicodeDecodeError) as error:
                     yield Damage(
                         f"{self.path.name}: damaged record at byte {offset} ({error!r})", final=False
                     )
@@ -183,7 +187,7 @@ class McapSalvage:
             records = _decompress_available(compression.decode(), bytes(body[position:]))
             if not cut and (len(records) != uncompressed_size or (crc and zlib.crc32(records) != crc)):
                 raise ValueError("its checksum or size is wrong")
-        except _Cut:
+        except _CutError:
             return  # the cut itself is reported by the caller
         except (
             Exception
@@ -198,7 +202,7 @@ class McapSalvage:
                 head, after_head = _take(view, position, 9)
                 record, position = _take(view, after_head, int.from_bytes(head[1:9], "little"))
                 message = self._record(head[0], record)
-            except (_Cut, struct.error, UnicodeDecodeError):
+            except (_CutError, struct.error, UnicodeDecodeError):
                 break  # the cut went through this record
             if message is not None:
                 found.append(message)
@@ -236,7 +240,7 @@ class McapSalvage:
         return values
 
 
-# -- sqlite3 -----------------------------------------------------------------------------------------------------------
+# -- sqlite3 -------------------------------------------------------------------------------------------------
 
 
 class SqliteSalvage:
@@ -276,7 +280,9 @@ class SqliteSalvage:
         """Does nothing: the topics are in a table of their own."""
 
     def messages(self) -> Iterator[tuple[BagTopic, int, bytes] | Damage]:
-        """Yields (topic, log time in ns, CDR bytes) in order of recording and a final Damage where the file ends early."""
+        """Yields (topic, log time in ns, CDR bytes) in order of recording and a final Damage where the file
+        ends early.
+        """
         connection = self._connect()
         try:
             cursor = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
@@ -289,9 +295,11 @@ class SqliteSalvage:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        # as_uri() escapes what would otherwise be read as URI syntax; immutable: a journal of the dead recorder is not replayed
+        # as_uri() escapes what would otherwise be read as URI syntax; immutable: a journal of the dead
+        # recorder is not replayed
         connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-        # SQLite refuses a file shorter than its header says unless the schema is declared writable (its recovery mode)
+        # SQLite refuses a file shorter than its header says unless the schema is declared writable (its
+        # recovery mode)
         connection.execute("PRAGMA writable_schema=ON")
         return connection
 
@@ -299,7 +307,8 @@ class SqliteSalvage:
     def _definitions(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
         try:
             rows = connection.execute(
-                "SELECT topic_type, encoded_message_definition, message_definition_encoding FROM message_definitions"
+                "SELECT topic_type, encoded_message_definition, message_definition_encoding"
+                " FROM message_definitions"
             ).fetchall()
         except sqlite3.OperationalError:  # rosbag2 before Iron had no such table
             return {}

@@ -53,19 +53,23 @@ class BagTypes:
         return self._store.deserialize_cdr(data, message_type)
 
     def begins_with_header(self, message_type: str) -> bool:
-        """Tells whether the type's first member is a std_msgs/Header, whose stamp can be patched in the bytes."""
+        """Tells whether the type's first member is a std_msgs/Header, whose stamp can be patched in the
+        bytes.
+        """
         fields = self._fields_of(message_type)
         return bool(fields) and self._named_type(fields[0][1]) == _HEADER
 
     def shifter(self, message_type: str) -> Callable[[bytes, int], bytes] | None:
-        """Returns the function that moves all stamps of a message of this type, None for a type without stamps."""
+        """Returns the function that moves all stamps of a message of this type, None for a type without
+        stamps.
+        """
         if self.begins_with_header(message_type) and not self._holds_time(message_type, skip_first=True):
             return cdr.shift_stamp
         if self._holds_time(message_type):
             return lambda data, delta_ns: self._shift_decoded(data, delta_ns, message_type)
         return None
 
-    # -- inner -----------------------------------------------------------------------------------------------------------
+    # -- inner -----------------------------------------------------------------------------------------------
 
     def _fields_of(self, message_type: str) -> list[tuple[str, Any]]:
         definition = self._store.fielddefs.get(message_type)
@@ -73,7 +77,9 @@ class BagTypes:
 
     @staticmethod
     def _named_type(description: Any) -> str | None:
-        """Name of the message type of a field, looking through arrays and sequences; None for primitive types."""
+        """Name of the message type of a field, looking through arrays and sequences; None for primitive
+        types.
+        """
         kind, value = description
         while kind.name in ("ARRAY", "SEQUENCE"):
             kind, value = value[0]

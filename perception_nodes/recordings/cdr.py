@@ -1,7 +1,9 @@
 """Stamps inside serialized messages: read and moved without decoding the message.
 
-A message whose first member is a std_msgs/Header begins, after the four bytes of CDR encapsulation, with the stamp: int32
-seconds and uint32 nanoseconds in the byte order the encapsulation names (OMG DDS-RTPS 2.5, section 10; DDS-XTypes 1.3,
+A message whose first member is a std_msgs/Header begins, after the four bytes of CDR encapsulation, with the
+stamp: int32
+seconds and uint32 nanoseconds in the byte order the encapsulation names (OMG DDS-RTPS 2.5, section 10;
+DDS-XTypes 1.3,
 section 7.6.3).
 """
 

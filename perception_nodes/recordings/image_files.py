@@ -7,7 +7,8 @@ from typing import Literal
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8"
-#: Frame headers (start of frame) carry the size; C4, C8 and CC are other segments in the same range (ITU-T T.81, table B.1).
+#: Frame headers (start of frame) carry the size; C4, C8 and CC are other segments in the same range (ITU-T
+#: T.81, table B.1).
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 

@@ -61,7 +61,8 @@ class Recording(Protocol):
         description: One line: what is in it and what was assumed.
         rig_name: Rig of hw_configs/rigs that fits, None where one must be drafted.
         start_ns: Time of the first item on the recording's clock.
-        duration_s: Length of one pass, one period of its slowest regular sensor included so that passes can follow each other.
+        duration_s: Length of one pass, one period of its slowest regular sensor included so that passes can
+            follow each other.
         endless: `messages` never ends; `duration_s` is then only the default length.
         clock_offset_ns: Recorded time minus message stamps where the two were on different clocks, else 0.
         sensor_frames: tf frame by modality; empty for bags, whose messages carry their own.
@@ -84,7 +85,9 @@ class Recording(Protocol):
         ...
 
     def camera_intrinsics(self) -> dict[str, CameraIntrinsics]:
-        """Returns the calibration of each camera by modality; empty for bags, which hold CameraInfo messages."""
+        """Returns the calibration of each camera by modality; empty for bags, which hold CameraInfo
+        messages.
+        """
         ...
 
     def messages(self, start_s: float = 0.0) -> Iterator[Item]:

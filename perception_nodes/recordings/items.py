@@ -1,4 +1,6 @@
-"""What a recording holds: timed items, typed by what they are. Times are nanoseconds of the recording's own clock."""
+"""What a recording holds: timed items, typed by what they are. Times are nanoseconds of the recording's own
+clock.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ class SerializedItem:
         message_type: e.g. `sensor_msgs/msg/PointCloud2`.
         data: CDR bytes.
         latched: It was offered with transient-local durability.
-        shift: Returns `data` with every non-zero stamp moved by nanoseconds; None where the message has no stamp.
+        shift: Returns `data` with every non-zero stamp moved by nanoseconds; None where the message has no
+            stamp.
     """
 
     time_ns: int

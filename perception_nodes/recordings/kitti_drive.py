@@ -1,7 +1,9 @@
 """A KITTI raw drive: rectified left colour camera and Velodyne sweeps, numbered alike, at a fixed rate.
 
-The vehicle frame is not part of the recording's calibration: the LiDAR's place is taken from the published sensor set-up
-(Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013, figure 3): 1.73 m above the ground, about 0.76 m ahead of the
+The vehicle frame is not part of the recording's calibration: the LiDAR's place is taken from the published
+sensor set-up
+(Geiger et al., "Vision meets Robotics: The KITTI Dataset", 2013, figure 3): 1.73 m above the ground, about
+0.76 m ahead of the
 rear axle, axes parallel to the vehicle's. There is no odometry and none is made up.
 """
 
@@ -75,7 +77,8 @@ class KittiDriveRecording:
                 raise ValueError(f"rate_hz is {rate_hz}")
         except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordingError(
-                f"{self.path / CALIBRATION_FILE}: needs T_cam_velo (4x4), R_rect (4x4) and P_rect (3x4): {type(error).__name__}: {error}"
+                f"{self.path / CALIBRATION_FILE}: needs T_cam_velo (4x4), R_rect (4x4) and P_rect (3x4): "
+                f"{type(error).__name__}: {error}"
             ) from error
         numbers = sorted({file.stem for file in (*self._sweeps, *self._images)})
         if not numbers:
@@ -83,15 +86,16 @@ class KittiDriveRecording:
         self._period_ns = round(1e9 / rate_hz)
         self._times = {stem: _START_NS + index * self._period_ns for index, stem in enumerate(numbers)}
         self._matrix_33 = projection_34[:, :3]
-        # the fourth column of P_rect is this camera's offset from the reference camera, multiplied by the intrinsic matrix
+        # the fourth column of P_rect is this camera's offset from the reference camera, multiplied by the
+        # intrinsic matrix
         offset = transform_of(None, np.linalg.solve(self._matrix_33, projection_34[:, 3]))
         rectified_from_lidar = compose(offset, rectification, camera_from_lidar)
         self._ego_from_camera = compose(_EGO_FROM_LIDAR, inverse(rectified_from_lidar))
         self.duration_s = len(numbers) / rate_hz
         self.sensor_frames = {"lidar": LIDAR_FRAME, CAMERA_MODALITY: CAMERA_FRAME}
         self.description = (
-            f"KITTI drive: {len(self._sweeps)} sweeps, {len(self._images)} images of one camera at {rate_hz:g} Hz; no odometry; "
-            "LiDAR mounting from KITTI's published set-up"
+            f"KITTI drive: {len(self._sweeps)} sweeps, {len(self._images)} images of one camera at {rate_hz:g} Hz; "
+            "no odometry; LiDAR mounting from KITTI's published set-up"
         )
 
     def static_transforms(self) -> tuple[StaticTransform, ...]:

@@ -1,4 +1,6 @@
-"""A nuScenes-format data set folder, read through its own JSON tables (schema: nuscenes.org/nuscenes#data-format)."""
+"""A nuScenes-format data set folder, read through its own JSON tables (schema:
+nuscenes.org/nuscenes#data-format).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _Row = dict[str, Any]
 
 
 def find_tables(path: Path) -> Path | None:
-    """Returns the folder with the JSON tables (`path` itself or its first v1.0-* folder), None where there is none."""
+    """Returns the folder with the JSON tables (`path` itself or its first v1.0-* folder), None where there is
+    none.
+    """
     for folder in (path, *sorted(path.glob("v1.0-*"))):
         if (folder / "scene.json").is_file() and (folder / "sample_data.json").is_file():
             return folder
@@ -58,7 +62,9 @@ def _nanoseconds(row: _Row) -> int:
 
 
 class NuscenesDatasetRecording:
-    """One scene of a nuScenes-format data set: sweeps, camera images, odometry from the ego poses, annotations at key frames."""
+    """One scene of a nuScenes-format data set: sweeps, camera images, odometry from the ego poses,
+    annotations at key frames.
+    """
 
     kind = "nuscenes"
     endless = False
@@ -89,7 +95,7 @@ class NuscenesDatasetRecording:
             ) from error
         self.description = f"nuScenes scene '{self.name}': {len(self.sensor_frames)} sensors, {self.duration_s:.1f} s; odometry from the ego poses"
 
-    # -- tables ----------------------------------------------------------------------------------------------------------
+    # -- tables ----------------------------------------------------------------------------------------------
 
     def _read(self, tables: Path, scene: str) -> None:
         def table(name: str) -> list[_Row]:
@@ -149,7 +155,9 @@ class NuscenesDatasetRecording:
         )
 
     def _make_odometry(self, poses: dict[str, _Row]) -> list[OdometryItem]:
-        """Velocity and yaw rate by central differences of the ego poses belonging to the LiDAR (all sensors where there is none)."""
+        """Velocity and yaw rate by central differences of the ego poses belonging to the LiDAR (all sensors
+        where there is none).
+        """
         rows = [row for name, row in self._data if name == LIDAR_CHANNEL] or [row for _, row in self._data]
         by_time = {
             _nanoseconds(poses[row["ego_pose_token"]]): _pose(poses[row["ego_pose_token"]]) for row in rows
@@ -226,7 +234,7 @@ class NuscenesDatasetRecording:
             label, (x, y, z, float(length), float(width), float(height), yaw_of(pose)), velocity, points
         )
 
-    # -- the recording ---------------------------------------------------------------------------------------------------
+    # -- the recording ---------------------------------------------------------------------------------------
 
     def static_transforms(self) -> tuple[StaticTransform, ...]:
         """Returns ego to every sensor, from `calibrated_sensor`."""

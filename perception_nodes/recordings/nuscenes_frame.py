@@ -1,7 +1,9 @@
 """One annotated nuScenes frame (an mmdet3d info file as JSON beside its sensor files), shown over and over.
 
-Facts of the info format (mmdet3d info version 1.1), checked against the data: `bbox_3d` is the box *centre* in the LiDAR frame
-(the points inside match `num_lidar_pts`); `lidar2cam` contains the vehicle's motion between the two exposures, which is how
+Facts of the info format (mmdet3d info version 1.1), checked against the data: `bbox_3d` is the box *centre*
+in the LiDAR frame
+(the points inside match `num_lidar_pts`); `lidar2cam` contains the vehicle's motion between the two
+exposures, which is how
 the vehicle's speed is found; velocities are in the LiDAR frame.
 """
 
@@ -61,7 +63,8 @@ def _nanoseconds(seconds: float) -> int:
 
 
 class NuscenesFrameRecording:
-    """The frame as an endless recording: the same sensor data at a fixed rate, with advancing times and true offsets between sensors.
+    """The frame as an endless recording: the same sensor data at a fixed rate, with advancing times and true
+    offsets between sensors.
 
     Odometry is the vehicle's true motion at the moment of the frame, continued along its arc.
     """
@@ -96,14 +99,16 @@ class NuscenesFrameRecording:
             self._read(content["metainfo"], content["data_list"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise RecordingError(
-                f"{self.path / FRAME_FILE}: not a nuScenes frame (mmdet3d info as JSON): {type(error).__name__}: {error}"
+                f"{self.path / FRAME_FILE}: not a nuScenes frame (mmdet3d info as JSON): "
+                f"{type(error).__name__}: {error}"
             ) from error
         self.sensor_frames = {"lidar": "LIDAR_TOP"} | {
             camera.modality: camera.channel for camera in self._cameras
         }
         self._speed, self._yaw_rate = self._estimate_motion()
         self.description = (
-            f"one annotated nuScenes frame shown at {rate_hz:g} Hz: {len(self._cameras)} cameras, {len(self._objects)} boxes; odometry "
+            f"one annotated nuScenes frame shown at {rate_hz:g} Hz: {len(self._cameras)} cameras, "
+            f"{len(self._objects)} boxes; odometry "
             f"({self._speed:.1f} m/s) from the motion between the exposures"
         )
 
@@ -158,7 +163,9 @@ class NuscenesFrameRecording:
         )
 
     def _estimate_motion(self) -> tuple[float, float]:
-        """Finds speed and yaw rate from `lidar2cam`, which was made through the ego poses of both exposures (least squares)."""
+        """Finds speed and yaw rate from `lidar2cam`, which was made through the ego poses of both exposures
+        (least squares).
+        """
         along = turned = squares = 0.0
         for camera in self._cameras:
             elapsed = (camera.time_ns - self._lidar_ns) * 1e-9
@@ -172,7 +179,7 @@ class NuscenesFrameRecording:
             squares += elapsed * elapsed
         return (along / squares, turned / squares) if squares > 0 else (0.0, 0.0)
 
-    # -- the recording ---------------------------------------------------------------------------------------------------
+    # -- the recording ---------------------------------------------------------------------------------------
 
     def static_transforms(self) -> tuple[StaticTransform, ...]:
         """Returns ego to LiDAR and ego to each camera."""
@@ -182,7 +189,9 @@ class NuscenesFrameRecording:
         )
 
     def camera_intrinsics(self) -> dict[str, CameraIntrinsics]:
-        """Returns each camera's intrinsics; nuScenes images are rectified. Cameras whose image is unreadable are left out."""
+        """Returns each camera's intrinsics; nuScenes images are rectified. Cameras whose image is unreadable
+        are left out.
+        """
         found = {}
         for camera in self._cameras:
             try:

@@ -1,4 +1,6 @@
-"""nuScenes category names to the ten detection classes (as in nuscenes-devkit's `category_to_detection_name`)."""
+"""nuScenes category names to the ten detection classes (as in nuscenes-devkit's
+`category_to_detection_name`).
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def open_recording(path: str | Path, **options: Any) -> Recording:
         options: Passed to the reader, e.g. `scene` for a nuScenes data set, `rate_hz` for a single frame.
 
     Raises:
-        RecordingError: Nothing is there, the kind is not known or the reader refused it; lists what is supported.
+        RecordingError: Nothing is there, the kind is not known or the reader refused it; lists what is
+            supported.
     """
     # readers are imported here so that a missing optional package of one does not take the others away
     path = Path(path).expanduser()

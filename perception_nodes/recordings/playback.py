@@ -1,4 +1,6 @@
-"""Plays a recording in time: items are read ahead in one thread so that another can hand them out when they are due."""
+"""Plays a recording in time: items are read ahead in one thread so that another can hand them out when they
+are due.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class Range:
         remaining = float("inf") if recording.endless else recording.duration_s - self.start_s
         if remaining <= 0:
             raise ValueError(
-                f"start {self.start_s:g} s lies behind the end of '{recording.name}' ({recording.duration_s:.3f} s)"
+                f"start {self.start_s:g} s lies behind the end of '{recording.name}' "
+                f"({recording.duration_s:.3f} s)"
             )
         wanted = (
             self.duration_s
@@ -62,7 +65,8 @@ class Due:
 
     Attributes:
         elapsed_ns: Recording time since the first pass began.
-        looped_ns: How much of it are earlier passes: what recorded stamps must move by so that they never jump back.
+        looped_ns: How much of it are earlier passes: what recorded stamps must move by so that they never
+            jump back.
         item: The item; None at the very end.
         prepared: What `prepare` made of it.
     """
@@ -174,7 +178,8 @@ def _size_of(item: Item | None) -> int:
 class PlayClock:
     """Maps recording time to the monotonic clock, with a rate and pauses; thread-safe.
 
-    Rebased stamps are wall time: with a rate other than 1 they advance by what passes on the wall, not in the recording.
+    Rebased stamps are wall time: with a rate other than 1 they advance by what passes on the wall, not in the
+    recording.
     """
 
     def __init__(self, rate: float, paused: bool) -> None:

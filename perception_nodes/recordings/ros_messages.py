@@ -1,4 +1,6 @@
-"""Turns items of a recording into standard ROS messages, without stamps: those are set when a message is published."""
+"""Turns items of a recording into standard ROS messages, without stamps: those are set when a message is
+published.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ ODOMETRY_FRAME = "odom"
 
 
 def byte_array(data: bytes | memoryview) -> array.array[int]:
-    """Wraps bytes as the one type whose assignment to a uint8[] field is a copy and not a check of every byte."""
+    """Wraps bytes as the one type whose assignment to a uint8[] field is a copy and not a check of every
+    byte.
+    """
     values = array.array("B")
     values.frombytes(data)
     return values

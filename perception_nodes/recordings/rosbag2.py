@@ -1,4 +1,6 @@
-"""Any rosbag2 (mcap or sqlite3): its messages are played as the bytes they were recorded as, on their own topics."""
+"""Any rosbag2 (mcap or sqlite3): its messages are played as the bytes they were recorded as, on their own
+topics.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,11 @@ from perception_nodes.recordings.items import FaultItem, Item, SerializedItem
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 TF_STATIC = "/tf_static"
+#: Key of a bag's custom metadata that names the rig it was made for.
+RIG_KEY = "mmmt_rig"
 
-#: Stamps further than this from the time of recording are on another clock (a simulator's, or a driver's own).
+#: Stamps further than this from the time of recording are on another clock (a simulator's, or a driver's
+#: own).
 _SAME_CLOCK_NS = 10_000_000_000
 _CLOCK_PROBE_MESSAGES = 200
 _DEFAULT_PERIOD_S = 0.1
@@ -39,7 +44,9 @@ _FORMATS = {MessageDefinitionFormat.MSG: "ros2msg", MessageDefinitionFormat.IDL:
 
 
 def storage_files(path: Path) -> tuple[Path, ...]:
-    """Lists a bag's storage files in order of recording (bag_2 before bag_10); empty where `path` holds none."""
+    """Lists a bag's storage files in order of recording (bag_2 before bag_10); empty where `path` holds
+    none.
+    """
     if path.is_file():
         return (path,) if path.suffix in STORAGE_SUFFIXES else ()
     if not path.is_dir():
@@ -91,7 +98,7 @@ class Rosbag2Recording:
             f"; damaged: {self._damage}" if self._damage else ""
         )
 
-    # -- opening ---------------------------------------------------------------------------------------------------------
+    # -- opening ---------------------------------------------------------------------------------------------
 
     def _open_whole(self) -> tuple[int, int] | None:
         """Opens the bag through its index; None where that is not possible."""
@@ -109,6 +116,9 @@ class Rosbag2Recording:
                         is_latched_connection(connection),
                         (connection.msgcount or 0) + ((known.count or 0) if known else 0),
                     )
+                custom = getattr(reader.storage.metadata, "custom", None)
+                if isinstance(custom, dict) and isinstance(custom.get(RIG_KEY), str):
+                    self.rig_name = custom[RIG_KEY]
                 return reader.start_time, reader.end_time - 1
         except RecordingError:
             raise
@@ -166,7 +176,9 @@ class Rosbag2Recording:
             return 0
 
     def _period_s(self, end_ns: int) -> float:
-        """One period of the slowest regular sensor: what lies between the last message of a pass and the next pass."""
+        """One period of the slowest regular sensor: what lies between the last message of a pass and the next
+        pass.
+        """
         counts = [
             topic.count
             for topic in self.topics.values()
@@ -176,7 +188,7 @@ class Rosbag2Recording:
         ]
         return (end_ns - self.start_ns) * 1e-9 / (min(counts) - 1) if counts else _DEFAULT_PERIOD_S
 
-    # -- reading ---------------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def _raw(self, start_ns: int, only: Collection[str] | None) -> Iterator[tuple[BagTopic, int, bytes]]:
         """Yields messages from `start_ns`; what is damaged is left out."""

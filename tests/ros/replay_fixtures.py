@@ -33,16 +33,23 @@ def rig_of(cameras: tuple[str, ...] = CAMERAS, odometry: bool = True) -> Rig:
         name="test",
         lidar=LidarSensor(topic="/sensors/lidar/points"),
         cameras={
-            f"camera_{name}": CameraSensor(topic=f"/sensors/camera_{name}/image/compressed") for name in cameras
+            f"camera_{name}": CameraSensor(topic=f"/sensors/camera_{name}/image/compressed")
+            for name in cameras
         },
         odometry=OdometrySource() if odometry else None,
     )
 
 
 def process_context(rig: Rig, tmp_path: Path, **parameters: Any) -> ProcessContext:
-    """Makes the context of a process that only replays: no device, no component, a bundle that is never opened."""
+    """Makes the context of a process that only replays: no device, no component, a bundle that is never
+    opened."""
     deployment = Deployment(
-        name="replay_test", bundle="none", devices={}, processes={}, placement={}, parameters={"replay": parameters}
+        name="replay_test",
+        bundle="none",
+        devices={},
+        processes={},
+        placement={},
+        parameters={"replay": parameters},
     )
     return ProcessContext(
         deployment=deployment,
@@ -98,7 +105,9 @@ class Ears:
         while not condition():
             if time.monotonic() > deadline:
                 counts = {topic: len(messages) for topic, messages in self.heard.items()}
-                raise AssertionError(f"not within {timeout_s} s: {what}; heard {counts}; faults {self.faults}")
+                raise AssertionError(
+                    f"not within {timeout_s} s: {what}; heard {counts}; faults {self.faults}"
+                )
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -1,0 +1,374 @@
+"""Writes standard rosbag2 files without ROS: sensor messages from arrays, through the `rosbags` library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from perception_core.geometry import quaternion_from_rotation, quaternion_from_yaw
+from perception_core.resources import package_root
+
+_FLOAT32_FIELD = 7  # sensor_msgs/PointField.FLOAT32
+_FOREVER = QosTime(2147483647, 4294967295)
+
+#: One annotated object: label, box x y z l w h yaw, velocity vx vy; all in the frame of the message.
+AnnotatedBox = tuple[str, Sequence[float], Sequence[float]]
+
+
+def interface_folder() -> Path | None:
+    """Finds the folder with the text of the mmmt_msgs definitions; None where the package is not there."""
+    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    candidates = [
+        package_root() / "ros_ws" / "src" / "mmmt_msgs" / "msg",
+        *(Path(prefix) / "share" / "mmmt_msgs" / "msg" for prefix in prefixes),
+    ]
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def make_typestore() -> Any:
+    """Makes the message types of ROS 2 Jazzy, with mmmt_msgs where its definitions are found."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    folder = interface_folder()
+    definitions: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.msg")) if folder is not None else ():
+        definitions.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"mmmt_msgs/msg/{file.stem}"))
+    if definitions:
+        store.register(definitions)
+    return store
+
+
+def _qos(latched: bool) -> Qos:
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1 if latched else 5,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        _FOREVER,
+        _FOREVER,
+        QosLiveliness.AUTOMATIC,
+        _FOREVER,
+        False,
+    )
+
+
+class Messages:
+    """Makes messages of the `rosbags` library from arrays."""
+
+    def __init__(self, store: Any) -> None:
+        """Takes the types.
+
+        Args:
+            store: From `make_typestore`.
+        """
+        self._types = store.types
+
+    def _new(self, message_type: str, **fields: Any) -> Any:
+        return self._types[message_type](**fields)
+
+    def header(self, stamp_ns: int, frame: str) -> Any:
+        """Makes a std_msgs/Header."""
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        stamp = self._new("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)
+        return self._new("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
+
+    def point_cloud(
+        self, stamp_ns: int, frame: str, points_nc: NDArray[np.float32], fields: Sequence[str]
+    ) -> Any:
+        """Makes a PointCloud2 of float32 columns."""
+        points_nc = np.ascontiguousarray(points_nc, dtype=np.float32)
+        return self._new(
+            "sensor_msgs/msg/PointCloud2",
+            header=self.header(stamp_ns, frame),
+            height=1,
+            width=len(points_nc),
+            fields=[
+                self._new(
+                    "sensor_msgs/msg/PointField",
+                    name=name,
+                    offset=4 * index,
+                    datatype=_FLOAT32_FIELD,
+                    count=1,
+                )
+                for index, name in enumerate(fields)
+            ],
+            is_bigendian=False,
+            point_step=4 * len(fields),
+            row_step=4 * len(fields) * len(points_nc),
+            data=points_nc.view(np.uint8).reshape(-1),
+            is_dense=True,
+        )
+
+    def compressed_image(self, stamp_ns: int, frame: str, data: bytes, image_format: str) -> Any:
+        """Makes a CompressedImage of an image file's bytes."""
+        return self._new(
+            "sensor_msgs/msg/CompressedImage",
+            header=self.header(stamp_ns, frame),
+            format=image_format,
+            data=np.frombuffer(data, dtype=np.uint8),
+        )
+
+    def image(self, stamp_ns: int, frame: str, image_hwc: NDArray[np.uint8], encoding: str) -> Any:
+        """Makes a raw Image of three channels."""
+        height, width, channels = image_hwc.shape
+        return self._new(
+            "sensor_msgs/msg/Image",
+            header=self.header(stamp_ns, frame),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=width * channels,
+            data=np.ascontiguousarray(image_hwc).reshape(-1),
+        )
+
+    def camera_info(self, stamp_ns: int, frame: str, matrix_33: ArrayLike, width: int, height: int) -> Any:
+        """Makes the CameraInfo of a camera without distortion."""
+        matrix = np.asarray(matrix_33, dtype=np.float64)
+        region = self._new(
+            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
+        return self._new(
+            "sensor_msgs/msg/CameraInfo",
+            header=self.header(stamp_ns, frame),
+            height=height,
+            width=width,
+            distortion_model="plumb_bob",
+            d=np.zeros(5),
+            k=matrix.reshape(-1),
+            r=np.eye(3).reshape(-1),
+            p=np.hstack([matrix, np.zeros((3, 1))]).reshape(-1),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+
+    def _point(self, values: ArrayLike) -> Any:
+        x, y, z = (float(value) for value in np.asarray(values))
+        return self._new("geometry_msgs/msg/Point", x=x, y=y, z=z)
+
+    def _vector(self, values: ArrayLike) -> Any:
+        x, y, z = (float(value) for value in np.asarray(values))
+        return self._new("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
+
+    def _quaternion(self, values: ArrayLike) -> Any:
+        x, y, z, w = (float(value) for value in np.asarray(values))
+        return self._new("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
+
+    def transforms(self, stamp_ns: int, transforms: Iterable[tuple[str, str, NDArray[np.float64]]]) -> Any:
+        """Makes a TFMessage of (parent, child, parent_from_child 4x4)."""
+        return self._new(
+            "tf2_msgs/msg/TFMessage",
+            transforms=[
+                self._new(
+                    "geometry_msgs/msg/TransformStamped",
+                    header=self.header(stamp_ns, parent),
+                    child_frame_id=child,
+                    transform=self._new(
+                        "geometry_msgs/msg/Transform",
+                        translation=self._vector(matrix[:3, 3]),
+                        rotation=self._quaternion(quaternion_from_rotation(matrix[:3, :3])),
+                    ),
+                )
+                for parent, child, matrix in transforms
+            ],
+        )
+
+    def odometry(
+        self,
+        stamp_ns: int,
+        frame: str,
+        ego_frame: str,
+        world_from_ego: NDArray[np.float64],
+        velocity_3: ArrayLike,
+        yaw_rate: float,
+    ) -> Any:
+        """Makes odometry; the twist is in the ego frame."""
+        pose = self._new(
+            "geometry_msgs/msg/Pose",
+            position=self._point(world_from_ego[:3, 3]),
+            orientation=self._quaternion(quaternion_from_rotation(world_from_ego[:3, :3])),
+        )
+        twist = self._new(
+            "geometry_msgs/msg/Twist",
+            linear=self._vector(velocity_3),
+            angular=self._vector([0.0, 0.0, yaw_rate]),
+        )
+        return self._new(
+            "nav_msgs/msg/Odometry",
+            header=self.header(stamp_ns, frame),
+            child_frame_id=ego_frame,
+            pose=self._new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)),
+            twist=self._new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)),
+        )
+
+    def _box_pose(self, box_7: Sequence[float]) -> Any:
+        return self._new(
+            "geometry_msgs/msg/Pose",
+            position=self._point(box_7[:3]),
+            orientation=self._quaternion(quaternion_from_yaw(box_7[6])),
+        )
+
+    def detected_objects(self, stamp_ns: int, frame: str, task: str, boxes: Iterable[AnnotatedBox]) -> Any:
+        """Makes a DetectedObjectArray of certain objects."""
+        return self._new(
+            "mmmt_msgs/msg/DetectedObjectArray",
+            header=self.header(stamp_ns, frame),
+            trace_id=0,
+            task=task,
+            sensors=[],
+            objects=[
+                self._new(
+                    "mmmt_msgs/msg/DetectedObject",
+                    label=label,
+                    score=1.0,
+                    pose=self._box_pose(box_7),
+                    size=self._vector(box_7[3:6]),
+                    has_velocity=True,
+                    velocity=self._vector([*velocity_2, 0.0]),
+                    has_covariance=False,
+                    pose_covariance=np.zeros(36),
+                )
+                for label, box_7, velocity_2 in boxes
+            ],
+        )
+
+    def markers(self, stamp_ns: int, frame: str, namespace: str, boxes: Iterable[AnnotatedBox]) -> Any:
+        """Makes translucent boxes for RViz and Foxglove that replace those shown before."""
+        delete_all, add, cube = 3, 0, 1
+        drawn = [
+            self._marker(stamp_ns, frame, namespace, 0, cube, delete_all, np.array([0, 0, 0, 1.0, 1, 1, 0]))
+        ]
+        drawn += [
+            self._marker(stamp_ns, frame, namespace, number, cube, add, box_7)
+            for number, (_, box_7, _) in enumerate(boxes)
+        ]
+        return self._new("visualization_msgs/msg/MarkerArray", markers=drawn)
+
+    def _marker(
+        self,
+        stamp_ns: int,
+        frame: str,
+        namespace: str,
+        key: int,
+        kind: int,
+        action: int,
+        box_7: Sequence[float],
+    ) -> Any:
+        return self._new(
+            "visualization_msgs/msg/Marker",
+            header=self.header(stamp_ns, frame),
+            ns=namespace,
+            id=key,
+            type=kind,
+            action=action,
+            pose=self._box_pose(box_7),
+            scale=self._vector(box_7[3:6]),
+            color=self._new("std_msgs/msg/ColorRGBA", r=0.2, g=0.9, b=0.3, a=0.35),
+            lifetime=self._new("builtin_interfaces/msg/Duration", sec=0, nanosec=0),
+            frame_locked=False,
+            points=[],
+            colors=[],
+            texture_resource="",
+            texture=self.compressed_image(0, "", b"", ""),
+            uv_coordinates=[],
+            text="",
+            mesh_resource="",
+            mesh_file=self._new(
+                "visualization_msgs/msg/MeshFile", filename="", data=np.zeros(0, dtype=np.uint8)
+            ),
+            mesh_use_embedded_materials=False,
+        )
+
+
+class BagWriter:
+    """Writes one bag; a context manager.
+
+    Attributes:
+        messages: Makes messages of the bag's types.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        storage: Literal["mcap", "sqlite3"] = "mcap",
+        custom: dict[str, str] | None = None,
+        compressed: bool = False,
+    ) -> None:
+        """Creates the bag.
+
+        Args:
+            folder: New folder of the bag.
+            storage: Storage plugin.
+            custom: Free key-value pairs for its metadata.
+            compressed: Compress with zstd: chunks of mcap, messages of sqlite3.
+        """
+        self._store = make_typestore()
+        self.messages = Messages(self._store)
+        plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+        self._writer = Writer(folder, version=9, storage_plugin=plugin)
+        if compressed:
+            mode = CompressionMode.STORAGE if storage == "mcap" else CompressionMode.MESSAGE
+            self._writer.set_compression(mode, CompressionFormat.ZSTD)
+        for key, value in (custom or {}).items():
+            self._writer.set_custom_data(key, value)
+        self._connections: dict[str, Connection] = {}
+
+    def __enter__(self) -> BagWriter:
+        """Opens the bag."""
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the bag; after an error it is left without an index."""
+        if kind is None:
+            self._writer.close()
+        else:
+            self._writer.abort()
+
+    def knows(self, message_type: str) -> bool:
+        """Tells whether a type's definition is known."""
+        return message_type in self._store.fielddefs
+
+    def write(self, topic: str, message: Any, log_time_ns: int, latched: bool = False) -> None:
+        """Adds a message.
+
+        Args:
+            topic: Absolute topic.
+            message: From `messages`.
+            log_time_ns: Time of recording.
+            latched: Offer the topic with transient-local durability.
+        """
+        message_type = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(
+                topic, message_type, typestore=self._store, offered_qos_profiles=[_qos(latched)]
+            )
+        data = self._store.serialize_cdr(message, message_type)
+        self._writer.write(self._connections[topic], log_time_ns, data)
+
+    def write_bytes(self, topic: str, message_type: str, data: bytes, log_time_ns: int) -> None:
+        """Adds serialized bytes as they are, right or wrong."""
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(
+                topic, message_type, typestore=self._store, offered_qos_profiles=[_qos(False)]
+            )
+        self._writer.write(self._connections[topic], log_time_ns, data)
