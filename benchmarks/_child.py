@@ -118,6 +118,14 @@ def run_pair(
         receiving.kill()
 
 
+def dds_environments() -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Returns the changes to the environment for Fast DDS as it comes, and with the shipped profile."""
+    from perception_nodes.transport import dds_profile
+
+    default: dict[str, str | None] = dict.fromkeys(dds_profile.PROFILE_VARIABLES)
+    return default, {**default, dds_profile.profile_variable(): str(dds_profile.profile_path())}
+
+
 def percentile(values: Sequence[float], share: float) -> float | None:
     """Returns a percentile by linear interpolation, None of nothing."""
     if not values:

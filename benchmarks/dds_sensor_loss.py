@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks._child import Ending, percentile, run_pair
+from benchmarks._child import Ending, dds_environments, percentile, run_pair
 
 NAME = "sensor-loss"
 
@@ -42,8 +42,6 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the payloads.")] = 0,
 ) -> dict[str, Any]:
     """Runs the drivers and the stack with the default profile, then with ours."""
-    from perception_nodes.transport import dds_profile
-
     ticks = max(1, round(seconds * rate))
     arguments = {
         "ticks": ticks, "period_s": 1.0 / rate, "reliable": reliable, "settle_s": settle, "seed": seed
@@ -56,10 +54,9 @@ def run(
         "cloud_bytes": CLOUD_POINTS * CLOUD_POINT_BYTES,
         "subscription": "reliable" if reliable else "best_effort",
     }  # fmt: skip
-    path = str(dds_profile.profile_path())
-    for leg, value in (("dds", None), ("dds_profile", path)):
+    default, ours = dds_environments()
+    for leg, environment in (("dds", default), ("dds_profile", ours)):
         _log.info("%s …", leg.replace("_", " "))
-        environment = dict.fromkeys(dds_profile.PROFILE_VARIABLES, value)
         timeout_s = MATCH_TIMEOUT_S + (ticks + WARM_UP) / rate * 4 + settle + 60
         received, _ = run_pair("dds_sensor_loss", "receive", "send", arguments, environment, timeout_s)
         images = [latency for camera in range(CAMERAS) for latency in received[str(camera)]]

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks._child import Child, Ending, percentile, run_pair
+from benchmarks._child import Child, Ending, dds_environments, percentile, run_pair
 
 NAME = "transport"
 
@@ -40,11 +40,7 @@ def run(
     settle: Annotated[float, typer.Option(help="Seconds to wait for late frames after the last.")] = 5.0,
 ) -> dict[str, Any]:
     """Runs the four legs one after the other."""
-    from perception_nodes.transport import dds_profile
-
-    variables = dds_profile.PROFILE_VARIABLES
-    ours: dict[str, str | None] = dict.fromkeys(variables, str(dds_profile.profile_path()))
-    default: dict[str, str | None] = dict.fromkeys(variables)
+    default, ours = dds_environments()
     arguments = {
         "frames": frames,
         "period_s": 1.0 / rate,

@@ -8,8 +8,10 @@ from pathlib import Path
 from perception_core.configuration import ConfigurationError
 from perception_core.resources import resource_roots
 
-#: Fast DDS 3.x (Kilted) reads the first, 2.x (Jazzy) the second; each ignores the other's.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+#: What Fast DDS 3.x (Kilted and newer) reads, and what 2.x does; 3.x still takes the old name but complains.
+VARIABLE, VARIABLE_BEFORE_3 = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+PROFILE_VARIABLES = (VARIABLE, VARIABLE_BEFORE_3)
+DISTRIBUTIONS_BEFORE_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
 PROFILE = Path("hw_configs") / "dds" / "fastdds.xml"
 
 
@@ -28,6 +30,11 @@ def profile_path() -> Path:
     raise ConfigurationError(f"the Fast DDS profile is missing; looked at {places}; reinstall the package")
 
 
+def profile_variable() -> str:
+    """Returns the variable that the Fast DDS of the sourced ROS distribution reads."""
+    return VARIABLE_BEFORE_3 if os.environ.get("ROS_DISTRO") in DISTRIBUTIONS_BEFORE_3 else VARIABLE
+
+
 def environment() -> dict[str, str]:
     """Returns the variables to set for a child process; none where the user has chosen a profile already.
 
@@ -38,4 +45,4 @@ def environment() -> dict[str, str]:
     """
     if any(os.environ.get(variable) for variable in PROFILE_VARIABLES):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(profile_path()))
+    return {profile_variable(): str(profile_path())}
