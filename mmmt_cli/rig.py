@@ -25,7 +25,7 @@ def draft(
     name: Annotated[str | None, typer.Option(help="Name of the rig; default: the bag's.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a rig from a bag's topics, CameraInfo and /tf_static; its comments say what was guessed and how sure it is."""
+    """Write a rig from a bag's topics, CameraInfo and /tf_static; comments say what was guessed."""
     from perception_nodes.recordings.interface import RecordingError
     from perception_nodes.rig.bag_survey import survey_bag
     from perception_nodes.rig.draft import draft_rig
@@ -50,7 +50,7 @@ def draft(
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out}: cannot be written: {error.strerror}") from error
-    checks = text.count("CHECK") - 1  # the heading explains the word
+    checks = text.count("CHECK:")
     sensors = (1 if drafted.lidar else 0) + len(drafted.cameras)
     typer.echo(f"{out}: {sensors} sensors, {checks} values to check by hand", err=True)
     for note in drafted.notes:
@@ -123,7 +123,7 @@ def _doubtful(rig: Rig) -> list[str]:
         topics[sensor.topic] = name
         if not sensor.topic.startswith("/"):
             problems.append(
-                f"topic '{sensor.topic}' of {name} is not absolute: it would be looked for inside the stack's namespace"
+                f"topic '{sensor.topic}' of {name} is not absolute: it would lie in the stack's own namespace"
             )
     if not any(sensor.trusted_range_m > 0 for sensor in sensors.values()):
         problems.append("no sensor has a trusted_range_m: control would never drive")
@@ -135,7 +135,7 @@ def _against_bag(rig: Rig, survey: BagSurvey) -> list[str]:
     from perception_core.configuration import nearest
 
     problems = []
-    expected = {"lidar": (rig.lidar.topic, rig.lidar.type)} if rig.lidar else {}
+    expected: dict[str, tuple[str, str]] = {"lidar": (rig.lidar.topic, rig.lidar.type)} if rig.lidar else {}
     expected |= {name: (camera.topic, camera.type) for name, camera in rig.cameras.items()}
     if rig.calibration.intrinsics == "camera_info":
         expected |= {

@@ -115,7 +115,8 @@ class CameraCalibration:
 
         Args:
             info: The message.
-            rectified: The images are already rectified (topic `image_rect…`): their matrix is P and they have no distortion.
+            rectified: The images are already rectified (topic `image_rect…`): their matrix is P and they have
+                no distortion.
 
         Raises:
             CalibrationError: The message does not hold a usable calibration.
@@ -150,10 +151,10 @@ class CameraCalibration:
 
 @dataclass(frozen=True)
 class ImageResize:
-    """Maps a source image to a network input: scaled to the target's width with the aspect kept, aligned at the bottom.
+    """Maps a source image to a network input: scaled to its width, aspect kept, aligned at the bottom.
 
-    What is too high is cropped from the top, where the sky is; what is too low is padded with black rows at the top. Training and
-    vehicle use this same class.
+    What is too high is cropped from the top, where the sky is; what is too low is padded with black rows at
+    the top. Training and vehicle use this same class.
 
     Attributes:
         source_size: Width and height of the source image.
@@ -185,7 +186,7 @@ class ImageResize:
         return result
 
     def reduction(self) -> int:
-        """Returns by how much (1, 2, 4 or 8) a JPEG decoder may shrink the source while it stays exact and large enough."""
+        """Returns by how much (1, 2, 4, 8) a decoder may shrink the source, staying exact and big enough."""
         width, height = self.source_size
         for factor in (8, 4, 2):
             if (
@@ -202,7 +203,8 @@ class ImageResize:
 
         Args:
             image_hwc: The image.
-            interpolation: OpenCV's; None: area averaging when shrinking, linear when enlarging. Use cv2.INTER_NEAREST for labels.
+            interpolation: OpenCV's; None: area averaging when shrinking, linear when enlarging. Use
+                cv2.INTER_NEAREST for labels.
 
         Returns:
             [target height, target width] or [.., C] of the same dtype.
@@ -253,8 +255,7 @@ class ImageRectifier:
         factor = round(self.calibration.width / image_hwc.shape[1])
         if factor not in self._maps:
             self._maps[factor] = self._undistortion_maps(factor)
-        undistorted: UInt8Array = cv2.remap(image_hwc, *self._maps[factor], cv2.INTER_LINEAR)  # type: ignore[assignment]
-        return undistorted
+        return np.asarray(cv2.remap(image_hwc, *self._maps[factor], cv2.INTER_LINEAR), dtype=np.uint8)
 
     def _undistortion_maps(self, factor: int) -> tuple[NDArray[Any], NDArray[Any]]:
         matrix = self.calibration.intrinsics_33.copy()
@@ -330,8 +331,8 @@ class FrameTree:
         to_target, to_source = self._path_to_root(target), self._path_to_root(source)
         if to_target[-1] != to_source[-1]:
             raise CalibrationError(
-                f"frames '{target}' and '{source}' are not connected: the first belongs to the tree of '{to_target[-1]}', "
-                f"the second to the tree of '{to_source[-1]}'"
+                f"frames '{target}' and '{source}' are not connected: the first belongs to the tree of "
+                f"'{to_target[-1]}', the second to the tree of '{to_source[-1]}'"
             )
         return geometry.compose(geometry.inverse(self._root_from(target)), self._root_from(source))
 

@@ -1,4 +1,7 @@
-"""Rigid transforms, boxes and projection. Transforms are 4x4 float64 and named `target_from_source`: p_target = T @ p_source."""
+"""Rigid transforms, boxes and projection.
+
+Transforms are 4x4 float64 and named `target_from_source`: p_target = target_from_source @ p_source.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
-#: Order of the eight corners that `box_corners` returns, as signs along the box's x (length), y (width) and z (height)
-#: axes: 0-3 is the bottom face counter-clockwise from the front left, 4-7 the top face above it.
+#: Order of the eight corners that `box_corners` returns, as signs along the box's x (length), y (width) and z
+#: (height) axes: 0-3 is the bottom face counter-clockwise from the front left, 4-7 the top face above it.
 BOX_CORNER_SIGNS: FloatArray = np.array(
     [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, -1, -1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, -1, 1]],
     dtype=np.float64,
@@ -57,8 +60,8 @@ def rotation_from_quaternion(quaternion_xyzw: ArrayLike) -> FloatArray:
 def quaternion_from_rotation(rotation_33: ArrayLike) -> FloatArray:
     """Turns a 3x3 rotation into the unit quaternion (x, y, z, w) with w >= 0.
 
-    Uses Bar-Itzhack's eigenvector method, which stays exact near 180 degrees and gives the nearest rotation for a matrix
-    that is slightly off orthonormal.
+    Uses Bar-Itzhack's eigenvector method, which stays exact near 180 degrees and gives the nearest rotation
+    for a matrix that is slightly off orthonormal.
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = np.asarray(rotation_33, dtype=np.float64)
     symmetric = (
@@ -78,7 +81,7 @@ def quaternion_from_rotation(rotation_33: ArrayLike) -> FloatArray:
 
 
 def transform_from_quaternion(translation_3: ArrayLike, quaternion_xyzw: ArrayLike) -> FloatArray:
-    """Builds a 4x4 transform from a translation and a quaternion (x, y, z, w), as in geometry_msgs/Transform and Pose.
+    """Builds a 4x4 transform from a translation and a quaternion (x, y, z, w), as geometry_msgs have them.
 
     Raises:
         ValueError: The quaternion has no length or a value is not finite.
@@ -101,7 +104,7 @@ def quaternion_from_yaw(yaw: float) -> FloatArray:
 
 
 def yaw_of(transform: ArrayLike) -> float:
-    """Returns the heading in radians of a 4x4 transform or 3x3 rotation: the direction of its x axis seen from above."""
+    """Returns the heading in radians of a 4x4 transform or 3x3 rotation: its x axis seen from above."""
     matrix = np.asarray(transform, dtype=np.float64)
     return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
 
@@ -119,7 +122,7 @@ def inverse(transform_44: ArrayLike) -> FloatArray:
 
 
 def compose(*transforms_44: ArrayLike) -> FloatArray:
-    """Multiplies transforms left to right: compose(a_from_b, b_from_c) is a_from_c."""
+    """Multiplies transforms left to right: those of `a_from_b` and `b_from_c` make `a_from_c`."""
     result = np.eye(4)
     for transform in transforms_44:
         result = result @ np.asarray(transform, dtype=np.float64)
@@ -148,7 +151,7 @@ def transform_points(target_from_source_44: ArrayLike, points_n3: ArrayLike) -> 
 
 
 def planar_motion(speed: float, yaw_rate: float, duration_s: float) -> FloatArray:
-    """Returns `ego(t)_from_ego(t + duration)` for a vehicle that keeps its speed and yaw rate on a plane.
+    """Gives the transform `ego(t)_from_ego(t + duration)` of a vehicle that keeps its speed and yaw rate.
 
     Args:
         speed: Metres a second along x.
@@ -164,7 +167,8 @@ def planar_motion(speed: float, yaw_rate: float, duration_s: float) -> FloatArra
 
 
 def box_corners(boxes_b7: ArrayLike) -> FloatArray:
-    """Returns the corners [B, 8, 3] of boxes (x y z of the centre, length width height, yaw; further columns ignored).
+    """Returns the corners [B, 8, 3] of boxes (x y z of the centre, length width height, yaw; further columns
+    ignored).
 
     The order of the corners is that of `BOX_CORNER_SIGNS`.
     """

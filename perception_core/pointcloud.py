@@ -1,9 +1,10 @@
-"""Decodes LiDAR sweeps in the memory layout of sensor_msgs/PointCloud2, and prepares them as network input."""
+"""Decodes LiDAR sweeps laid out as sensor_msgs/PointCloud2 and prepares them as network input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +28,8 @@ class PointCloudError(ValueError):
     """A point cloud message does not hold what it says; the message tells what is wrong."""
 
 
-class PointField(NamedTuple):
+@dataclass(frozen=True)
+class PointField:
     """One field of a point: sensor_msgs/PointField without ROS."""
 
     name: str
@@ -59,11 +61,12 @@ def decode_point_cloud(
         row_step: Bytes a row, padding included.
         is_bigendian: Byte order of the values.
         stamp_s: The message's stamp, to which absolute point times are made relative.
-        intensity_field: Name of the intensity field; empty: the first of `INTENSITY_FIELDS` that exists, else zero.
+        intensity_field: Name of the intensity field; empty: the first of `INTENSITY_FIELDS` that exists, else
+            zero.
 
     Returns:
-        [N, 5] x, y, z as in the message, intensity as in the message, time relative to the stamp in seconds (zero where the
-        message has none). Points that are not finite are left out. N may be zero.
+        [N, 5] x, y, z as in the message, intensity as in the message, time relative to the stamp in seconds
+        (zero where the message has none). Points that are not finite are left out. N may be zero.
 
     Raises:
         PointCloudError: Fields are missing, do not fit into a point, or data is missing.
@@ -90,7 +93,8 @@ def decode_point_cloud(
     needed = (height - 1) * stride + width * point_step
     if content.size < needed:
         raise PointCloudError(
-            f"point cloud is cut off: {width}x{height} points of {point_step} bytes need {needed} bytes, got {content.size}"
+            f"point cloud is cut off: {width}x{height} points of {point_step} bytes need {needed} bytes, "
+            f"got {content.size}"
         )
     records: NDArray[Any] = np.ndarray(
         (height, width), dtype=record, buffer=content, strides=(stride, point_step)
@@ -144,9 +148,10 @@ def _record_type(fields: Sequence[PointField], point_step: int, is_bigendian: bo
 
 
 def _relative_time(values: NDArray[Any], stamp_s: float) -> NDArray[np.float64]:
-    """Turns point times of the units drivers use into seconds relative to the stamp; zero where that is not possible.
+    """Turns point times of the units drivers use into seconds relative to the stamp, if possible, else zero.
 
-    Integers are nanoseconds (Ouster, Livox); floating-point numbers are seconds, absolute where they are large (Hesai, RoboSense).
+    Integers are nanoseconds (Ouster, Livox); floating-point numbers are seconds, absolute where they are
+    large (Hesai, RoboSense).
     """
     nothing = np.zeros(values.shape[:1])
     if values.ndim != 1:

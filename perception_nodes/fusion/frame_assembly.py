@@ -22,7 +22,8 @@ from perception_nodes.fusion.image_decoding import ImageError, decode_compressed
 
 LIDAR = "lidar"
 
-#: Pose a masked camera gets: at the ego origin, looking ahead. Its image is not used, but networks invert these matrices.
+#: Pose a masked camera gets: at the ego origin, looking ahead. Its image is not used, but networks invert
+#: these matrices.
 _PLACEHOLDER_POSE: FloatArray = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 
@@ -108,7 +109,8 @@ class FrameAssembler:
             needs: What the bundle takes.
             book: Where calibrations are looked up.
             decode_threads: Threads that decode images; 1: the caller's.
-            compensate_ego_motion: Move each camera by what the vehicle drove between the image's and the frame's stamp.
+            compensate_ego_motion: Move each camera by what the vehicle drove between the image's and the
+                frame's stamp.
         """
         self._rig = rig
         self._needs = needs
@@ -163,7 +165,7 @@ class FrameAssembler:
             frame.drop_reason = "no_valid_sensor"
         return frame
 
-    # -- LiDAR -------------------------------------------------------------------------------------------------------
+    # -- LiDAR -----------------------------------------------------------------------------------------------
 
     def _prepare_sweep(self, frame: AssembledFrame, message: SensorMessage | None) -> NDArray[np.float32]:
         nothing = np.zeros((0, 5), dtype=np.float32)
@@ -200,7 +202,8 @@ class FrameAssembler:
             max_points=self._needs.max_points,
         )
         if len(result) == 0:
-            # A LiDAR that sees nothing at all is blind; a frame that called it valid would let the vehicle trust it.
+            # A LiDAR that sees nothing at all is blind; a frame that called it valid would let the vehicle
+            # trust it.
             self._refuse(
                 frame,
                 message,
@@ -212,7 +215,7 @@ class FrameAssembler:
         frame.valid.add(LIDAR)
         return result
 
-    # -- cameras -----------------------------------------------------------------------------------------------------
+    # -- cameras ---------------------------------------------------------------------------------------------
 
     def _prepare_image(self, message: SensorMessage) -> _PreparedImage | _Refusal:
         """Decodes and resizes one image; runs on a thread of the pool."""

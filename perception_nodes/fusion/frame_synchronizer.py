@@ -1,7 +1,8 @@
-"""Decides when a frame goes out and which sensor messages belong to it. Knows neither ROS nor a clock: times come with the calls.
+"""Decides when a frame goes out and which sensor messages belong to it. Knows neither ROS nor a clock.
 
-A frame is triggered by the rig's trigger sensor. Each other sensor contributes the message nearest to the trigger's stamp, if it
-lies within the sensor's limit; a sensor without one is masked. Nothing is ever waited for here.
+A frame is triggered by the rig's trigger sensor. Each other sensor contributes the message nearest to the
+trigger's stamp, if it lies within the sensor's limit; a sensor without one is masked. Nothing is ever waited
+for here.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class _Sensor:
 
 
 class FrameSynchronizer:
-    """Buffers each sensor's last messages and picks those of a frame. Not thread-safe: the caller holds a lock."""
+    """Buffers each sensor's last messages and picks those of a frame. The caller holds a lock."""
 
     def __init__(
         self,
@@ -108,9 +109,11 @@ class FrameSynchronizer:
             sensors: Timing by modality in rig order.
             trigger: The modality whose messages trigger frames.
             started_ns: Monotonic time now.
-            fallback_after_ns: Without a frame of the trigger sensor for this long, other sensors' messages trigger fallback frames.
+            fallback_after_ns: Without a frame of the trigger sensor for this long, other sensors' messages
+                trigger fallback frames.
             fallback_period_ns: Least time between two fallback frames.
-            jump_ns: A stamp further back than this is a restarted recording or clock, a nearer one is out of order.
+            jump_ns: A stamp further back than this is a restarted recording or clock, a nearer one is out of
+                order.
             buffer_size: Messages kept for each sensor.
 
         Raises:
@@ -177,7 +180,7 @@ class FrameSynchronizer:
         return Received(message, reception, jumped, unstamped)
 
     def trigger_emitted(self, now_ns: int) -> None:
-        """The trigger sensor led to a frame: it is alive. Sweeps that lead to no frame do not hold fallback frames back."""
+        """The trigger sensor led to a frame; sweeps that lead to none do not hold fallback frames back."""
         self._trigger_alive_ns = now_ns
 
     def trigger_silent_for_ns(self, now_ns: int) -> int:
@@ -187,11 +190,12 @@ class FrameSynchronizer:
     def select(
         self, trigger: SensorMessage, earlier: Mapping[str, SensorMessage] | None = None
     ) -> dict[str, SensorMessage]:
-        """Returns the messages of the frame that `trigger` stands for, by modality; sensors to be masked are missing.
+        """Returns the messages of the frame that `trigger` stands for, without those to be masked.
 
         Args:
             trigger: The message that triggered the frame.
-            earlier: What was chosen when the trigger came in: for a frame that had to wait, the best may have left the buffer since.
+            earlier: What was chosen when the trigger came in: for a frame that had to wait, the best may have
+                left the buffer since.
         """
         chosen: dict[str, SensorMessage] = {}
         for name, sensor in self._sensors.items():

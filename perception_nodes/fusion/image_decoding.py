@@ -1,4 +1,4 @@
-"""Decodes camera images, compressed or raw, and refuses what is truncated, corrupt or of another size than calibrated."""
+"""Decodes camera images, compressed or raw; refuses the truncated, the corrupt and those of a wrong size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class RawEncoding:
 _YUYV = RawEncoding(2, cv2.COLOR_YUV2RGB_YUY2)
 _UYVY = RawEncoding(2, cv2.COLOR_YUV2RGB_UYVY)
 
-#: Encodings of sensor_msgs/Image that can be read. OpenCV names Bayer patterns by their second row and column.
+#: Encodings of sensor_msgs/Image that can be read. OpenCV names Bayer patterns by their second row and
+#: column.
 RAW_ENCODINGS: dict[str, RawEncoding] = {
     "rgb8": RawEncoding(3, None),
     "bgr8": RawEncoding(3, cv2.COLOR_BGR2RGB),
@@ -96,13 +97,15 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
             break
     if size is None:
         raise ImageError("JPEG has no frame header")
-    # Inside the picture data a 0xFF byte is always followed by zero or a marker, so that its end cannot be mistaken.
+    # Inside the picture data a 0xFF byte is always followed by zero or a marker, so that its end cannot be
+    # mistaken.
     end = data.rfind(b"\xff\xd9")
     if end < position:
         raise ImageError(f"JPEG is cut off: no end-of-image marker in {len(data)} bytes")
     picture = np.frombuffer(data, np.uint8, end - position, position)
     following = picture[1:][picture[:-1] == 0xFF]
-    # 0x00 stuffing, 0xFF fill, D0-D7 restart; tables, scans, comments and restart intervals between the scans of a progressive file
+    # 0x00 stuffing, 0xFF fill, D0-D7 restart; tables, scans, comments and restart intervals between the scans
+    # of a progressive file
     known = (
         (following == 0x00)
         | (following == 0xFF)

@@ -6,7 +6,7 @@ from perception_core.bundle import SENSOR_FUSION, Bundle
 
 
 def heads_fed_by(bundle: Bundle) -> dict[str, frozenset[str]]:
-    """Returns, for every component and sensor_fusion, the heads that get no input when that stage fails on a frame.
+    """Returns, for every component and sensor_fusion, the heads that get no input when that stage fails.
 
     A head is fed by itself.
     """

@@ -1,4 +1,4 @@
-"""The node that turns sensor messages into synchronized frames: at LiDAR rate, masking what is late instead of waiting for it."""
+"""The node that makes synchronized frames of sensor messages: at LiDAR rate, masking what is late."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ class _PendingFrame:
 class SensorFusionNode(StackNode):
     """Callbacks only store messages; a worker thread decodes and emits frames.
 
-    While a frame is worked on or the stack is full, the newest sweep waits and an older waiting one is dropped and counted.
+    While a frame is worked on or the stack is full, the newest sweep waits and an older waiting one is
+    dropped and counted.
     """
 
     def __init__(self, context: ProcessContext) -> None:
@@ -105,7 +106,7 @@ class SensorFusionNode(StackNode):
         self._stamp_jump_s = number(
             "stamp_jump_s",
             1.0,
-            "Stamps that go back by more seconds are a restarted recording or clock, by less are out of order",
+            "Stamps that go back by more seconds are a restarted recording or clock, by less out of order",
             0.01,
             60.0,
         )
@@ -131,7 +132,7 @@ class SensorFusionNode(StackNode):
                 "compensate_ego_motion",
                 True,
                 ParameterDescriptor(
-                    description="Correct each camera's pose by what the vehicle drove between image and frame",
+                    description="Correct cameras' poses by what the vehicle drove between image and frame",
                     read_only=True,
                 ),
             ).value
@@ -160,7 +161,7 @@ class SensorFusionNode(StackNode):
         lidar: dict[str, Sensor] = {LIDAR: rig.lidar} if rig.lidar is not None else {}
         return lidar | dict(rig.cameras)
 
-    # -- lifecycle ---------------------------------------------------------------------------------------------------
+    # -- lifecycle -------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
         """Reads the calibration file and opens the transport."""
@@ -260,8 +261,8 @@ class SensorFusionNode(StackNode):
             except ImportError:
                 self.fault(
                     "no_tf2_msgs",
-                    "the rig takes extrinsics from /tf_static but the package tf2_msgs is not installed: install it, or "
-                    "name a calibration file in the rig",
+                    "the rig takes extrinsics from /tf_static but the package tf2_msgs is not installed: "
+                    "install it, or name a calibration file in the rig",
                 )
             else:
                 self._subscribe(TFMessage, topics.TF_STATIC, self._on_tf_static, topics.latched())
@@ -275,7 +276,7 @@ class SensorFusionNode(StackNode):
                         topics.sensor(),
                     )
 
-    # -- callbacks ---------------------------------------------------------------------------------------------------
+    # -- callbacks -------------------------------------------------------------------------------------------
 
     def _on_tf_static(self, message: Any) -> None:
         for item in message.transforms:
@@ -345,8 +346,8 @@ class SensorFusionNode(StackNode):
         if received.jumped_back_ns:
             self.fault(
                 f"stamps_jumped_back {modality}",
-                f"stamps on {topic} went back by {received.jumped_back_ns * 1e-9:.3f} s (restarted recording or clock); "
-                "earlier messages of this sensor are forgotten",
+                f"stamps on {topic} went back by {received.jumped_back_ns * 1e-9:.3f} s (restarted recording "
+                "or clock); earlier messages of this sensor are forgotten",
                 error=False,
             )
         if received.unstamped:
@@ -358,8 +359,8 @@ class SensorFusionNode(StackNode):
         elif ros_now_ns and abs(received.message.age_ns) > _FOREIGN_CLOCK_NS:
             self.fault(
                 f"foreign_clock {modality}",
-                f"stamps on {topic} are {received.message.age_ns * 1e-9:.1f} s behind this host's ROS clock: synchronize the "
-                "clocks, or set use_sim_time where a recording is played with /clock",
+                f"stamps on {topic} are {received.message.age_ns * 1e-9:.1f} s behind this host's ROS clock: "
+                "synchronize the clocks, or set use_sim_time where a recording is played with /clock",
                 error=False,
             )
 
@@ -372,7 +373,7 @@ class SensorFusionNode(StackNode):
             self._account.dropped(reason)
         self._pending = None
 
-    # -- worker ------------------------------------------------------------------------------------------------------
+    # -- worker ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         """Runs on the worker thread: emits the newest waiting frame as soon as it is admitted."""
@@ -491,7 +492,7 @@ class SensorFusionNode(StackNode):
             stamps.append(entry)
         return stamps
 
-    # -- reports -----------------------------------------------------------------------------------------------------
+    # -- reports ---------------------------------------------------------------------------------------------
 
     def _on_status_timer(self) -> None:
         self._publish_status()

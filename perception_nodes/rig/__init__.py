@@ -1,1 +1,1 @@
-"""Rigs from recordings: what a bag holds, what can be guessed of it, and how that is written down. Needs no rclpy."""
+"""Rigs from recordings: what a bag holds, what can be guessed of it, how that is written. No rclpy."""

@@ -27,7 +27,8 @@ from perception_nodes.rig.bag_survey import (
 
 Certainty = Literal["sure", "likely", "guess", "CHECK"]
 
-#: Names of vehicle frames; the first that fits wins. base_footprint lies on the ground by its definition (REP 120).
+#: Names of vehicle frames; the first that fits wins. base_footprint lies on the ground by its definition (REP
+#: 120).
 EGO_FRAMES = (
     "base_footprint",
     "base_link",
@@ -42,8 +43,8 @@ EGO_FRAMES = (
 
 #: Parts of topics and frames that do not tell one camera from another.
 _GENERIC = re.compile(
-    r"^(sensors?|sensing|cam(era)?s?|image|images|img|raw|color|colour|mono|rect|rectified|compressed|rgb|driver|node|usb|optical|"
-    r"frame|link|ros|hw|device|stream|video|drivers?|v\d)$"
+    r"^(sensors?|sensing|cam(era)?s?|image|images|img|raw|color|colour|mono|rect|rectified|compressed|rgb|"
+    r"node|usb|optical|frame|link|ros|hw|device|stream|video|drivers?|v\d)$"
 )
 _LOOKS_AHEAD_RAD = np.deg2rad(35)
 _OTHER_CLOCK_S = 0.5
@@ -106,7 +107,8 @@ def draft_rig(survey: BagSurvey) -> RigDraft:
     """Drafts a rig.
 
     Raises:
-        ConfigurationError: The bag has neither a LiDAR nor a camera the stack could use; says what it has instead.
+        ConfigurationError: The bag has neither a LiDAR nor a camera the stack could use; says what it has
+            instead.
     """
     notes = list(survey.problems)
     cloud = _choose_cloud(survey.clouds, notes)
@@ -135,12 +137,12 @@ def _nothing_to_use(survey: BagSurvey, notes: Sequence[str]) -> str:
     listing = "; ".join(f"{name} ({kind})" for name, (kind, _) in sorted(survey.topics.items()))
     why = f"; {'; '.join(notes)}" if notes else ""
     return (
-        f"{survey.path}: no LiDAR (sensor_msgs/msg/PointCloud2 with x, y, z) and no camera (Image or CompressedImage with a "
-        f"CameraInfo) to make a rig of{why}. Its topics: {listing or 'none'}"
+        f"{survey.path}: no LiDAR (sensor_msgs/msg/PointCloud2 with x, y, z) and no camera (Image or "
+        f"CompressedImage with a CameraInfo) to make a rig of{why}. Its topics: {listing or 'none'}"
     )
 
 
-# -- LiDAR -------------------------------------------------------------------------------------------------------------
+# -- LiDAR ---------------------------------------------------------------------------------------------------
 
 
 def _choose_cloud(clouds: Sequence[CloudFacts], notes: list[str]) -> CloudFacts | None:
@@ -186,14 +188,14 @@ def _draft_lidar(cloud: CloudFacts, tree: FrameTree, ego_frame: str, notes: list
     ground = _ground_height(cloud, tree, ego_frame)
     if ground is not None and abs(ground) > 0.3:
         notes.append(
-            f"the ground seems to lie at z = {ground:.1f} m of '{ego_frame}'; it should lie at 0: choose another ego_frame or "
-            "correct the LiDAR's height"
+            f"the ground seems to lie at z = {ground:.1f} m of '{ego_frame}'; it should lie at 0: "
+            "choose another ego_frame or correct the LiDAR's height"
         )
     return draft
 
 
 def _ground_height(cloud: CloudFacts, tree: FrameTree, ego_frame: str) -> float | None:
-    """Returns the most frequent height of the lower points around the vehicle, None where the pose is not known."""
+    """Returns the most frequent height of the points around the vehicle, None where the pose is not known."""
     try:
         ego_from_lidar = tree.lookup(ego_frame, cloud.frame)
     except CalibrationError:
@@ -207,7 +209,7 @@ def _ground_height(cloud: CloudFacts, tree: FrameTree, ego_frame: str) -> float 
     return float(edges[counts.argmax()] + 0.05)
 
 
-# -- cameras -----------------------------------------------------------------------------------------------------------
+# -- cameras -------------------------------------------------------------------------------------------------
 
 
 def _pair_cameras(
@@ -243,7 +245,7 @@ def _pair_cameras(
 
 
 def _info_of(image: ImageFacts, infos: Sequence[InfoFacts]) -> InfoFacts | None:
-    """The CameraInfo whose folder the image topic lies in, the deepest if several; else the one of the same frame."""
+    """The CameraInfo whose folder the image topic lies in, the deepest; else the one of the same frame."""
     inside = [info for info in infos if image.name.startswith(info.name.rsplit("/", 1)[0] + "/")]
     named = [
         info
@@ -342,8 +344,8 @@ def _draft_camera(
         keys["offset_s"] = Value(
             round(difference, 3),
             "guess",
-            f"recorded {image.delay_s:.3f} s after their stamps, {reference.name} {reference.delay_s:.3f} s after its own: "
-            "another clock",
+            f"recorded {image.delay_s:.3f} s after their stamps, {reference.name} {reference.delay_s:.3f} s "
+            "after its own: another clock",
         )
     keys["max_delay_s"] = Value(_limit(image), "guess", "a little more than one period")
     ahead = False
@@ -351,7 +353,7 @@ def _draft_camera(
         axis = pose[:3, 2]
         draft.azimuth_rad = float(np.arctan2(axis[1], axis[0]))
         ahead = abs(draft.azimuth_rad) < _LOOKS_AHEAD_RAD
-        looks = f"looks {np.rad2deg(draft.azimuth_rad):+.0f} degrees from ahead (positive left)"
+        looks = f"looks {round(np.rad2deg(draft.azimuth_rad)) + 0:+d} degrees from ahead (positive left)"
     else:
         looks = "where it looks is not known"
     keys["trusted_range_m"] = Value(30.0 if ahead else 0.0, "guess", looks)
@@ -359,7 +361,7 @@ def _draft_camera(
 
 
 def _optical_frame(frame: str, tree: FrameTree, ego_frame: str) -> tuple[Value, FloatArray | None]:
-    """Returns the camera's frame, or the optical frame beside it when the header's cannot be optical, and its pose."""
+    """Returns the camera's optical frame, that of the header or one beside it, and its pose."""
 
     def pose_of(name: str) -> FloatArray | None:
         try:
@@ -396,7 +398,7 @@ def _optical_frame(frame: str, tree: FrameTree, ego_frame: str) -> tuple[Value, 
     ), pose
 
 
-# -- the rest ----------------------------------------------------------------------------------------------------------
+# -- the rest ------------------------------------------------------------------------------------------------
 
 
 def _choose_ego_frame(

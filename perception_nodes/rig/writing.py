@@ -11,7 +11,7 @@ from perception_core.configuration import ConfigurationFile
 from perception_core.rig import Rig
 from perception_nodes.rig.draft import RigDraft, SensorDraft, Value
 
-_WIDTH = 118
+_WIDTH = 110
 
 
 def rig_text(draft: RigDraft) -> str:
@@ -23,7 +23,7 @@ def rig_text(draft: RigDraft) -> str:
     survey = draft.survey
     lines = [
         *_comment(f"Drafted from {survey.path}: {survey.description}."),
-        "# Behind each value stands how sure it is: sure (the bag says so), likely (by convention), guess, CHECK (needs you).",
+        "# After each value: sure (the bag says so), likely (by convention), guess, or CHECK (needs you).",
     ]
     if draft.notes:
         lines += ["#", "# What was left out or does not fit:"]
@@ -56,7 +56,7 @@ def rig_text(draft: RigDraft) -> str:
         *([] if draft.survey.tree.frames else ["  # extrinsics: file", "  # file: calibration.yaml"]),
         "  extrinsics: tf_static",
         "  intrinsics: camera_info",
-        "# A bag does not tell the vehicle's limits; these are the defaults of a passenger car. CHECK before driving.",
+        "# A bag does not tell the vehicle's limits; these are a passenger car's. CHECK before driving.",
         "vehicle:",
         "  wheelbase_m: 2.7",
         "  width_m: 1.9",

@@ -145,7 +145,7 @@ class FusionBench:
             self.calibrate()
             time.sleep(0.2)
 
-    # -- publishing --------------------------------------------------------------------------------------------------
+    # -- publishing ------------------------------------------------------------------------------------------
 
     def calibrate(self, cameras: Iterable[str] | None = None, transforms: bool = True) -> None:
         """Publishes /tf_static and CameraInfo."""
@@ -226,7 +226,7 @@ class FusionBench:
         if self.rig.lidar:
             self.publish_sweep(age_s=age_s)
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------
 
     def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 8.0) -> Any:
         deadline = time.monotonic() + timeout_s
@@ -235,7 +235,8 @@ class FusionBench:
             if outcome:
                 return outcome
             assert time.monotonic() < deadline, (
-                f"not within {timeout_s} s: {what}; {len(self.frames)} frames, faults {[f.name for f in self.faults]}, "
+                f"not within {timeout_s} s: {what}; {len(self.frames)} frames, "
+                f"faults {[f.name for f in self.faults]}, "
                 f"account {self.node._account.snapshot()}"
             )
             time.sleep(0.01)

@@ -1,4 +1,5 @@
-"""sensor_fusion as a real node: what goes in over DDS, what comes out, and that every sweep is accounted for."""
+"""sensor_fusion as a real node: what goes in over DDS, what comes out, and that every sweep is accounted
+for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Writes small rosbag2 recordings of vehicles the project has never seen: other names, sizes, formats and layouts."""
+"""Writes small rosbag2 recordings of vehicles the project has never seen: other names, sizes, formats and
+layouts."""
 
 from __future__ import annotations
 
@@ -218,10 +219,16 @@ def _odometry(vehicle: ForeignVehicle, stamp_ns: int) -> Any:
 def three_cameras(**changed: Any) -> ForeignVehicle:
     """A vehicle with three PNG cameras whose names say nothing of where they look."""
     cameras = tuple(
-        ForeignCamera(f"/sensing/camera/{name}/image_raw/compressed", f"/sensing/camera/{name}/camera_info", f"{name}_optical",
-                      azimuth, image_format="png", period_s=0.05)
+        ForeignCamera(
+            f"/sensing/camera/{name}/image_raw/compressed",
+            f"/sensing/camera/{name}/camera_info",
+            f"{name}_optical",
+            azimuth,
+            image_format="png",
+            period_s=0.05,
+        )
         for name, azimuth in (("alpha", 100.0), ("bravo", -100.0), ("charlie", 0.0))
-    )  # fmt: skip
+    )
     return ForeignVehicle(cameras=cameras, **changed)
 
 

@@ -29,7 +29,7 @@ K = np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]])
 FRAME = Path(__file__).parents[3] / "shared" / "recordings" / "nuscenes_frame"
 
 
-# -- image mapping -----------------------------------------------------------------------------------------------------
+# -- image mapping -------------------------------------------------------------------------------------------
 
 
 @given(
@@ -127,7 +127,7 @@ def test_distorted_images_come_out_as_a_pinhole_camera_saw_them(
         assert rows.mean() == pytest.approx(expected[1], abs=0.7)
 
 
-# -- intrinsics --------------------------------------------------------------------------------------------------------
+# -- intrinsics ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_uncalibrated_camera_info_is_refused() -> None:
         CameraCalibration.from_camera_info(camera_info(k=np.zeros(9), d=[]))
 
 
-# -- frames ------------------------------------------------------------------------------------------------------------
+# -- frames --------------------------------------------------------------------------------------------------
 
 poses = st.builds(
     geometry.transform_from_quaternion,
@@ -219,7 +219,7 @@ def test_lookup_errors_name_what_is_there() -> None:
     tree.add("map", "odom", np.eye(4))
     with pytest.raises(CalibrationError, match="'lidar_tpo' is not known; did you mean 'lidar_top'"):
         tree.lookup("base_link", "lidar_tpo")
-    with pytest.raises(CalibrationError, match="not connected: .* tree of 'base_link', .* tree of 'map'"):
+    with pytest.raises(CalibrationError, match=r"not connected: .* tree of 'base_link', .* tree of 'map'"):
         tree.lookup("base_link", "odom")
     assert tree.roots() == ["base_link", "map"]
     assert np.array_equal(tree.lookup("/base_link", "lidar_top"), np.eye(4)), (
@@ -243,7 +243,7 @@ def test_wrong_transforms_are_refused_and_repeated_ones_change_nothing() -> None
     assert tree.lookup("a", "c")[0, 3] == 1
 
 
-# -- file --------------------------------------------------------------------------------------------------------------
+# -- file ----------------------------------------------------------------------------------------------------
 
 GOOD = """
 format: 1
@@ -282,7 +282,7 @@ def test_a_wrong_calibration_file_names_the_line(tmp_path: Path, old: str, new: 
         load_calibration(path)
 
 
-# -- a real frame ------------------------------------------------------------------------------------------------------
+# -- a real frame --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(

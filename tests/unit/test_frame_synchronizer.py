@@ -1,4 +1,5 @@
-"""The synchronizer and the account: whatever arrives in whatever order, every trigger has exactly one fate."""
+"""The synchronizer and the account: whatever arrives in whatever order, every trigger has exactly one
+fate."""
 
 from __future__ import annotations
 
