@@ -146,6 +146,7 @@ class Controller:
         self._travelled: deque[tuple[float, float]] = deque([(-math.inf, 0.0)], maxlen=4096)
         self._last_speed_mps: float | None = None
         self._stopping = True
+        self._starting = False
         self._overridden = False
 
     # -- inputs ----------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ class Controller:
         refusal = self.machine.engage(self._health(now_s))
         if not refusal:
             self._limiter.reset(self._present_steering())
-            self._stopping = True
+            self._stopping = self._starting = True
         return refusal
 
     def disengage(self, reason: str) -> None:
@@ -239,6 +240,8 @@ class Controller:
         """
         period_s = self.options.period_s if self._last_tick_s is None else max(0.0, now_s - self._last_tick_s)
         self._last_tick_s = now_s
+        if self._starting:  # the limits of rate begin here: what came before was not commanded
+            period_s, self._starting = self.options.period_s, False
         speed = self._speed(now_s)
         self._note_travelled(now_s, speed, period_s)
 

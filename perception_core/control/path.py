@@ -37,9 +37,19 @@ def frame_moved(points_n2: FloatArray, speed_mps: float, yaw_rate_rps: float, ti
 
 def _apart(points_n2: FloatArray) -> FloatArray:
     """Drops points that coincide with the one kept before them."""
-    steps = np.diff(points_n2, axis=0)
-    if not (np.hypot(steps[:, 0], steps[:, 1]) < MIN_SEGMENT_M).any():
-        return points_n2  # the usual case: the loop below is slow
+    while len(points_n2) > 1:
+        steps = np.diff(points_n2, axis=0)
+        apart = np.concatenate([[True], np.hypot(steps[:, 0], steps[:, 1]) >= MIN_SEGMENT_M])
+        if apart.all():
+            break
+        if 2 * apart.sum() < len(apart):
+            return _thinned(points_n2)  # points denser than that are a path all the same
+        points_n2 = points_n2[apart]
+    return points_n2
+
+
+def _thinned(points_n2: FloatArray) -> FloatArray:
+    """Does what `_apart` does one point after the other: slow, and right for points that all lie too dense."""
     kept = [0]
     for index in range(1, len(points_n2)):
         if np.hypot(*(points_n2[index] - points_n2[kept[-1]])) >= MIN_SEGMENT_M:

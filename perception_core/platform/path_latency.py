@@ -14,32 +14,41 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perception_core.bundle import FRAME_TENSORS, SENSOR_FUSION, BundleSpec
-from perception_core.rig import Rig
+from perception_core.bundle import SENSOR_FUSION
+from perception_core.platform.host_clocks import HostClocks
+from perception_core.platform.latency_paths import LatencyPath, budget_of, paths_of
+from perception_core.platform.rolling import Heartbeat, RollingWindow, nearest_rank
+from perception_core.platform.stage_report import CONTROL, Outcome, SensorShare, StageReport
 
-#: Stage and task name of the control node, the end of every `modality->control` path.
-CONTROL = "control"
+__all__ = [
+    "CONTROL",
+    "SENSOR_SHARE",
+    "TRANSPORT_SHARE",
+    "LatencyPath",
+    "LatencySnapshot",
+    "Level",
+    "Outcome",
+    "PathLatencyTracker",
+    "PathListener",
+    "PathStatistics",
+    "SensorShare",
+    "StageReport",
+    "TrackerOptions",
+    "budget_of",
+    "nearest_rank",
+    "paths_of",
+]
+
 #: Names of the two shares of a path that belong to no stage.
 SENSOR_SHARE = "sensor"
 TRANSPORT_SHARE = "transport"
 
-LIDAR_TENSORS = frozenset({"points_nc", "lidar_valid"})
-CAMERA_TENSORS = frozenset({"images_vhwc", "camera_valid_v", "intrinsics_v33", "camera_from_ego_v44"})
-
 NANOSECONDS = 1e-9
-
-
-class Outcome(enum.IntEnum):
-    """How a stage ended a frame; the values of mmmt_msgs/StageTiming."""
-
-    DONE = 0
-    DROPPED = 1
-    FAILED = 2
 
 
 class Level(enum.IntEnum):
@@ -48,190 +57,6 @@ class Level(enum.IntEnum):
     OK = 0
     WARN = 1
     ERROR = 2
-
-
-@dataclass(frozen=True)
-class SensorShare:
-    """One modality's share in a frame, see mmmt_msgs/SensorStamp; times in nanoseconds."""
-
-    modality: str
-    valid: bool
-    received_ns: int
-    age_at_reception_ns: int
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What one stage did for one frame, see mmmt_msgs/StageTiming; times are CLOCK_MONOTONIC nanoseconds
-    of `host`.
-    """
-
-    trace_id: int
-    stage: str
-    task: str
-    host: str
-    queued_ns: int
-    started_ns: int
-    done_ns: int
-    compute_ns: int
-    outcome: Outcome
-    sensors: tuple[SensorShare, ...]
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class LatencyPath:
-    """The part of the component graph between a modality and a task.
-
-    Attributes:
-        modality: Where the path starts.
-        task: Where it ends.
-        stages: Its stages in topological order; the first is sensor_fusion, the last one outputs the task.
-        predecessors: For each stage but the first, the stages of this path that feed it.
-        joins: Stages that start only when all of their predecessors are done (every component); `control`
-            takes what is newest.
-        awaited: All stages the output waits for, in topological order: a LiDAR path waits for the camera
-            network too where a fuser joins them.
-        budget_ms: Largest latency allowed, None where the deployment sets none.
-    """
-
-    modality: str
-    task: str
-    stages: tuple[str, ...]
-    predecessors: Mapping[str, tuple[str, ...]]
-    joins: frozenset[str]
-    awaited: tuple[str, ...]
-    budget_ms: float | None
-
-    @property
-    def name(self) -> str:
-        """Written form, `modality->task`."""
-        return f"{self.modality}->{self.task}"
-
-    @property
-    def output_stage(self) -> str:
-        """The stage whose report ends the path."""
-        return self.stages[-1]
-
-
-def budget_of(budgets_ms: Mapping[str, float], modality: str, task: str) -> float | None:
-    """Returns the budget of a path: the exact key before `*->task`, `modality->*` and `*->*`; None where
-    none is set.
-    """
-    for key in (f"{modality}->{task}", f"*->{task}", f"{modality}->*", "*->*"):
-        if key in budgets_ms:
-            return budgets_ms[key]
-    return None
-
-
-def paths_of(
-    bundle: BundleSpec, rig: Rig, budgets_ms: Mapping[str, float], control_tasks: Iterable[str] = ()
-) -> tuple[LatencyPath, ...]:
-    """Lists the paths of a bundle on a rig.
-
-    Args:
-        bundle: The component graph.
-        rig: The modalities.
-        budgets_ms: The deployment's budgets, see `budget_of`.
-        control_tasks: Tasks whose outputs the control node acts on; with none there are no
-            `modality->control` paths. A bundle's own control head (task `control`) always belongs to them:
-            its proposal ends in a command only through control.
-    """
-    producer_of = dict.fromkeys(FRAME_TENSORS, SENSOR_FUSION)
-    for name, component in bundle.components.items():
-        producer_of.update(dict.fromkeys(component.outputs, name))
-    feeds: dict[str, tuple[str, ...]] = {
-        name: tuple(dict.fromkeys(producer_of[tensor] for tensor in component.inputs))
-        for name, component in bundle.components.items()
-    }
-    ends = {
-        name: component.task for name, component in bundle.components.items() if component.task is not None
-    }
-    control_feeds = tuple(
-        name for name, task in ends.items() if task == CONTROL or task in frozenset(control_tasks)
-    )
-    outputs = [(task, name) for name, task in ends.items() if task != CONTROL]
-    if control_feeds:
-        feeds[CONTROL] = control_feeds
-        outputs.append((CONTROL, CONTROL))
-
-    paths = []
-    for modality in rig.modalities:
-        own_tensors = LIDAR_TENSORS if modality == "lidar" else CAMERA_TENSORS
-        direct = {
-            name
-            for name, component in bundle.components.items()
-            if own_tensors.intersection(component.inputs)
-        }
-        for task, end in outputs:
-            order: list[str] = []
-            predecessors: dict[str, tuple[str, ...]] = {}
-            if _collect(end, feeds, direct, order, predecessors, {}):
-                paths.append(
-                    LatencyPath(
-                        modality=modality,
-                        task=task,
-                        stages=(SENSOR_FUSION, *order),
-                        predecessors=predecessors,
-                        joins=frozenset(order) - {CONTROL},
-                        awaited=_ancestors(end, feeds),
-                        budget_ms=budget_of(budgets_ms, modality, task),
-                    )
-                )
-    return tuple(paths)
-
-
-def _collect(
-    stage: str,
-    feeds: Mapping[str, tuple[str, ...]],
-    direct: set[str],
-    order: list[str],
-    predecessors: dict[str, tuple[str, ...]],
-    known: dict[str, bool],
-) -> bool:
-    """Appends `stage` to `order`, after all its predecessors that the modality reaches; returns whether it
-    reaches `stage`.
-    """
-    if stage in known:
-        return known[stage]
-    known[stage] = False  # a cycle, which BundleSpec's graph cannot have, would end here
-    reached = tuple(
-        feeder
-        for feeder in feeds[stage]
-        if (feeder == SENSOR_FUSION and stage in direct)
-        or (feeder != SENSOR_FUSION and _collect(feeder, feeds, direct, order, predecessors, known))
-    )
-    if reached:
-        order.append(stage)
-        predecessors[stage] = reached
-        known[stage] = True
-    return bool(reached)
-
-
-def _ancestors(end: str, feeds: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Returns everything `end` depends on and itself, in topological order."""
-    order: dict[str, None] = {}
-
-    def visit(stage: str) -> None:
-        for feeder in feeds.get(stage, ()):
-            if feeder not in order:
-                visit(feeder)
-        order[stage] = None
-
-    visit(end)
-    return tuple(order)
-
-
-def nearest_rank(sorted_values: Sequence[float], fraction: float) -> float:
-    """Returns the smallest value that at least `fraction` of the values do not exceed; NaN where there are
-    none.
-
-    No interpolation: with few values the tail is then the largest one, never something smaller that did not
-    happen.
-    """
-    if not sorted_values:
-        return math.nan
-    return sorted_values[max(0, math.ceil(fraction * len(sorted_values)) - 1)]
 
 
 @dataclass(frozen=True)
@@ -326,48 +151,6 @@ class LatencySnapshot:
     refused: dict[str, int]
 
 
-class _Window:
-    """Values of the last seconds, bounded in number."""
-
-    def __init__(self, window_s: float, max_samples: int) -> None:
-        self._window_s = window_s
-        self.entries: deque[tuple[float, float]] = deque(maxlen=max_samples)
-
-    def add(self, time_s: float, value: float) -> None:
-        self.entries.append((time_s, value))
-
-    def expire(self, now_s: float) -> None:
-        while self.entries and now_s - self.entries[0][0] > self._window_s:
-            self.entries.popleft()
-
-    def values(self) -> list[float]:
-        return [value for _, value in self.entries]
-
-    def mean(self) -> float:
-        return sum(self.values()) / len(self.entries) if self.entries else math.nan
-
-
-class _Heartbeat:
-    """When something last happened and how often it usually does."""
-
-    def __init__(self) -> None:
-        self.last_s: float | None = None
-        self._intervals: deque[float] = deque(maxlen=32)
-
-    def beat(self, now_s: float, longest_interval_s: float) -> None:
-        # An outage is no sample of the usual period: else the next outage would be noticed later.
-        if self.last_s is not None and 0.0 <= now_s - self.last_s <= longest_interval_s:
-            self._intervals.append(now_s - self.last_s)
-        self.last_s = now_s if self.last_s is None else max(self.last_s, now_s)
-
-    @property
-    def period_s(self) -> float:
-        return nearest_rank(sorted(self._intervals), 0.5)
-
-    def silence_s(self, now_s: float) -> float:
-        return math.inf if self.last_s is None else max(0.0, now_s - self.last_s)
-
-
 @dataclass
 class _Trace:
     """Reports of one frame by stage."""
@@ -382,10 +165,12 @@ class _PathState:
 
     def __init__(self, path: LatencyPath, options: TrackerOptions) -> None:
         self.path = path
-        self.latency_ms = _Window(options.window_s, options.max_samples)
+        self.latency_ms = RollingWindow(options.window_s, options.max_samples)
         self.share_names = (SENSOR_SHARE, *path.stages, TRANSPORT_SHARE)
-        self.shares_ms = {name: _Window(options.window_s, options.max_samples) for name in self.share_names}
-        self.outputs = _Heartbeat()
+        self.shares_ms = {
+            name: RollingWindow(options.window_s, options.max_samples) for name in self.share_names
+        }
+        self.outputs = Heartbeat()
         self.count = 0
         self.last_ms = math.nan
         self.deadline_misses = 0
@@ -401,45 +186,6 @@ class _PathState:
         self.consecutive_misses += 1
         self.last_miss_s = now_s
         self.last_miss_text = text
-
-
-class _HostClocks:
-    """Offsets from other hosts' monotonic clocks to this one's.
-
-    A report is received after it was sent, so the smallest `received - done` seen lately is an upper bound of
-    the true offset, too large by the fastest delivery. Outputs done elsewhere therefore look late by that
-    much, never early. Two spans of time are kept because such clocks drift apart.
-    """
-
-    SPAN_S = 30.0
-    MAX_HOSTS = 32
-
-    def __init__(self, own_host: str) -> None:
-        self._own_host = own_host
-        self._offsets_ns: OrderedDict[str, tuple[float, int, int | None]] = OrderedDict()
-
-    def observe(self, host: str, done_ns: int, received_ns: int) -> None:
-        if host == self._own_host:
-            return
-        difference = received_ns - done_ns
-        now_s = received_ns * NANOSECONDS
-        began_s, current, previous = self._offsets_ns.get(host, (now_s, difference, None))
-        if now_s - began_s > self.SPAN_S:
-            began_s, current, previous = now_s, difference, current
-        self._offsets_ns[host] = (began_s, min(current, difference), previous)
-        self._offsets_ns.move_to_end(host)
-        while len(self._offsets_ns) > self.MAX_HOSTS:
-            self._offsets_ns.popitem(last=False)
-
-    def to_own_ns(self, host: str, time_ns: int) -> int | None:
-        """Converts a time of `host` to this host's clock; None where the offset is not known yet."""
-        if host == self._own_host:
-            return time_ns
-        entry = self._offsets_ns.get(host)
-        if entry is None:
-            return None
-        _, current, previous = entry
-        return time_ns + (current if previous is None else min(current, previous))
 
 
 class PathListener(Protocol):
@@ -494,14 +240,14 @@ class PathLatencyTracker:
             self._ends.setdefault(state.path.output_stage, []).append(state)
             for stage in state.path.awaited:
                 self._through.setdefault(stage, []).append(state)
-        self._stage_beats = {stage: _Heartbeat() for stage in self._through}
+        self._stage_beats = {stage: Heartbeat() for stage in self._through}
         self._stage_ms = {
-            stage: _Window(self.options.window_s, self.options.max_samples) for stage in self._through
+            stage: RollingWindow(self.options.window_s, self.options.max_samples) for stage in self._through
         }
         self._stage_failures: dict[str, tuple[float, str]] = {}
         self._traces: OrderedDict[int, _Trace] = OrderedDict()
         self._retired: OrderedDict[int, dict[str, int]] = OrderedDict()
-        self._clocks = _HostClocks(own_host)
+        self._clocks = HostClocks(own_host)
         self._fusion_host: str | None = None
         self._refused: dict[str, int] = {}
 
@@ -548,7 +294,7 @@ class PathLatencyTracker:
             self._stage_beats[report.stage].beat(now_s, self.options.trace_lifetime_s)
             trace.reports[report.stage] = report
             self._stage_ms[report.stage].expire(now_s)
-            self._stage_ms[report.stage].add(now_s, _duration_ms(report))
+            self._stage_ms[report.stage].add(now_s, report.duration_ms)
             reason = self._end_paths(report, trace, now_s)
         else:
             trace.reports[report.stage] = report
@@ -668,7 +414,7 @@ class PathLatencyTracker:
             parts = dict.fromkeys(state.share_names, 0.0)
             parts[SENSOR_SHARE] = max(0.0, share.age_at_reception_ns * 1e-6)
             for stage in chain:
-                parts[stage] = _duration_ms(trace.reports[stage])
+                parts[stage] = trace.reports[stage].duration_ms
             parts[TRANSPORT_SHARE] = max(0.0, latency_ms - sum(parts.values()))
             self._blame(state, latency_ms, parts, trace)
             if self._listener is not None:
@@ -717,7 +463,7 @@ class PathLatencyTracker:
         for stage in state.path.awaited:
             report = trace.reports.get(stage)
             if report is not None:
-                took[stage] = _duration_ms(report)
+                took[stage] = report.duration_ms
                 usual[stage] = nearest_rank(sorted(self._stage_ms[stage].values()), 0.5)
         grown = {name: took[name] - (usual[name] if math.isfinite(usual[name]) else 0.0) for name in took}
         # A path that only waits for a slow stage sees it as transport: the stage is to blame, not the wait
@@ -829,11 +575,6 @@ class PathLatencyTracker:
                 return f"{stage} has never reported"
             return f"{stage} has not reported for {silence_s:.1f} s"
         return ""
-
-
-def _duration_ms(report: StageReport) -> float:
-    """Time from the stage's start to its output."""
-    return max(0, report.done_ns - max(report.started_ns, report.queued_ns)) * 1e-6
 
 
 def _over_budget(latency_ms: float, budget_ms: float) -> str:
