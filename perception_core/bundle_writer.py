@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import safetensors.torch
@@ -53,29 +54,34 @@ def write_bundle(
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    weights = path / "weights.safetensors"
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    # Bytes first: safetensors' own writer makes files only their owner can read.
-    weights.write_bytes(safetensors.torch.save(state))
-    components = model.component_specs()
-    exported_sha256: dict[str, str] = {}
-    for stale in path.glob("*.onnx"):
-        stale.unlink()
-    if graphs:
-        components, exported_sha256 = _export_graphs(model, path)
-    spec = BundleSpec(
-        format=1,
-        name=name or path.name,
-        model=ModelReference(name=model_name, arguments=model.configuration()),
-        input=model.bundle_input(),
-        tensors=model.tensor_specs(),
-        components=components,
-        labels=model.labels(),
-        weights=weights.name,
-        weights_sha256=sha256_of(weights),
-        exported_sha256=exported_sha256,
-        training=training,
-    )
+    # Written beside and moved at the end: an export that fails leaves the earlier bundle as it was.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        staging = Path(folder)
+        weights = staging / "weights.safetensors"
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+        # Bytes first: safetensors' own writer makes files only their owner can read.
+        weights.write_bytes(safetensors.torch.save(state))
+        components = model.component_specs()
+        exported_sha256: dict[str, str] = {}
+        if graphs:
+            components, exported_sha256 = _export_graphs(model, staging)
+        spec = BundleSpec(
+            format=1,
+            name=name or path.name,
+            model=ModelReference(name=model_name, arguments=model.configuration()),
+            input=model.bundle_input(),
+            tensors=model.tensor_specs(),
+            components=components,
+            labels=model.labels(),
+            weights=weights.name,
+            weights_sha256=sha256_of(weights),
+            exported_sha256=exported_sha256,
+            training=training,
+        )
+        for earlier in path.glob("*.onnx"):
+            earlier.unlink()
+        for file in staging.iterdir():
+            file.replace(path / file.name)
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110)
     (path / "bundle.yaml").write_text(text, encoding="utf-8")
     return Bundle.open(path)
