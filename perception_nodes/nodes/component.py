@@ -43,7 +43,7 @@ class ComponentNode(StackNode):
             "slow_down_ms",
             0.0,
             ParameterDescriptor(
-                description="Sleeps this long in every inference, to try how the stack behaves when it is slow"
+                description="Sleeps this long in every inference, to try how the stack bears a slow component"
             ),
         )
         self.declare_parameter(

@@ -407,6 +407,7 @@ class ControlNode(StackNode):
         command = self._last_command = controller.tick(now_s)
         if command.state == DrivingState.DISENGAGED:
             self._previous = None
+            self._sequence = 0  # a sequence that starts again tells listeners that control was engaged anew
             return
         self._sequence += 1
         message = command_message(command, self._sequence)

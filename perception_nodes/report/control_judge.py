@@ -14,8 +14,6 @@ from perception_core.control.judge import JudgedCommand, JudgeOptions, unsafe_re
 from perception_core.deployment import ResolvedDeployment
 from perception_nodes.report.recorded_run import RecordedRun
 
-#: A longer pause between two commands means that control was disengaged or restarted in between.
-_PAUSE_S = 0.5
 #: Of a first command, which has no other before it to measure the period by.
 _DEFAULT_PERIOD_S = 0.05
 
@@ -47,7 +45,8 @@ def judge_commands(run: RecordedRun, resolved: ResolvedDeployment) -> UnsafeTick
     for item in run.commands:
         command = item.message
         dt = _seconds_between(previous, command)
-        if previous is not None and (not 0.0 < dt <= _PAUSE_S or command.sequence <= previous.sequence):
+        # Control counts from 1 again whenever it is engaged; a pause alone (a busy machine) excuses nothing.
+        if previous is not None and (dt <= 0.0 or command.sequence <= previous.sequence):
             previous = None
         broken = unsafe_reasons(
             None if previous is None else judged(previous),
