@@ -209,8 +209,6 @@ def _run_colcon(work: Path, prefix: Path, stage: Path, *, verbose: bool) -> None
         "--cmake-args",
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF",
-        # The generated sources are many and small: reading their headers is most of the work.
-        "-DCMAKE_UNITY_BUILD=ON",
         f"-DPython3_EXECUTABLE={sys.executable}",
         f"-DPYTHON_EXECUTABLE={sys.executable}",
         "-DPython3_FIND_VIRTUALENV=ONLY",
