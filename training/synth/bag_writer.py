@@ -25,7 +25,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from perception_core.geometry import quaternion_from_rotation, quaternion_from_yaw
 from perception_core.resources import package_root
 
-_FLOAT32_FIELD = 7  # sensor_msgs/PointField.FLOAT32
+#: Numbers of sensor_msgs/PointField by NumPy type.
+_POINT_FIELD_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
+_FLOAT32_FIELD = _POINT_FIELD_TYPES["f4"]
 _FOREVER = QosTime(2147483647, 4294967295)
 
 #: One annotated object: label, box x y z l w h yaw, velocity vx vy; all in the frame of the message.
@@ -112,6 +114,34 @@ class Messages:
             point_step=4 * len(fields),
             row_step=4 * len(fields) * len(points_nc),
             data=points_nc.view(np.uint8).reshape(-1),
+            is_dense=True,
+        )
+
+    def structured_point_cloud(self, stamp_ns: int, frame: str, points_n: NDArray[np.void]) -> Any:
+        """Makes a PointCloud2 of a structured array with any layout of fields and padding."""
+        fields = points_n.dtype.fields
+        if fields is None:
+            raise ValueError("points without named fields")
+        step = points_n.dtype.itemsize
+        return self._new(
+            "sensor_msgs/msg/PointCloud2",
+            header=self.header(stamp_ns, frame),
+            height=1,
+            width=len(points_n),
+            fields=[
+                self._new(
+                    "sensor_msgs/msg/PointField",
+                    name=name,
+                    offset=offset,
+                    datatype=_POINT_FIELD_TYPES[kind.str[1:]],
+                    count=1,
+                )
+                for name, (kind, offset, *_) in fields.items()
+            ],
+            is_bigendian=False,
+            point_step=step,
+            row_step=step * len(points_n),
+            data=np.frombuffer(points_n.tobytes(), dtype=np.uint8),
             is_dense=True,
         )
 
@@ -216,6 +246,24 @@ class Messages:
             child_frame_id=ego_frame,
             pose=self._new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)),
             twist=self._new("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36)),
+        )
+
+    def path(self, stamp_ns: int, frame: str, points_n3: NDArray[np.float64]) -> Any:
+        """Makes a path of positions; the poses' headings are left at zero."""
+        upright = self._quaternion([0.0, 0.0, 0.0, 1.0])
+        return self._new(
+            "nav_msgs/msg/Path",
+            header=self.header(stamp_ns, frame),
+            poses=[
+                self._new(
+                    "geometry_msgs/msg/PoseStamped",
+                    header=self.header(stamp_ns, frame),
+                    pose=self._new(
+                        "geometry_msgs/msg/Pose", position=self._point(point_3), orientation=upright
+                    ),
+                )
+                for point_3 in points_n3
+            ],
         )
 
     def _box_pose(self, box_7: Sequence[float]) -> Any:

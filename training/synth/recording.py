@@ -44,11 +44,16 @@ RIG = "synthetic"
 RIG_KEY = "mmmt_rig"
 POINT_FIELDS = ("x", "y", "z", "intensity", "ring")
 ODOMETRY_FRAME = "odom"
+REFERENCE_PATH = "/mmmt/control/reference_path"
 GROUND_TRUTH_OBJECTS, GROUND_TRUTH_MARKERS = "/mmmt/ground_truth/objects", "/mmmt/ground_truth/markers"
 
 #: Drives begin at this time; any fixed one will do.
 _START_NS = 1_750_000_000_000_000_000
 _ODOMETRY_HZ = 50
+#: A planner would repeat its path like this; it reaches this far beyond the end of the drive.
+_REFERENCE_PERIOD_S = 0.5
+_REFERENCE_BEYOND_S = 10.0
+_REFERENCE_STEP_S = 0.25
 _JPEG_QUALITY = 88
 _ANNOTATED_RANGE_M = 75.0
 #: Messages reach the recorder a little after they were measured: cameras one after the other, then the sweep.
@@ -228,8 +233,8 @@ def write_recording(
     folder.parent.mkdir(parents=True, exist_ok=True)
     if processes is None:
         processes = min(len(os.sched_getaffinity(0)), _LARGEST_POOL)
-    # beside its place, so that the last step is a rename on one file system; the process number in its name tells
-    # the next run whether it was left behind
+    # beside its place, so that the last step is a rename on one file system; the process number in its name
+    # tells the next run whether it was left behind
     _remove_abandoned(folder)
     workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", dir=folder.parent))
     try:
@@ -279,6 +284,7 @@ class _Recorder:
         }
         self._ego: EgoDrive = EgoDrive()
         self._next_odometry = 0
+        self._next_reference_s = 0.0
         self._annotates = bag.knows("mmmt_msgs/msg/DetectedObjectArray")
 
     def begin(self) -> None:
@@ -297,6 +303,7 @@ class _Recorder:
         messages, rig = self._bag.messages, self._rig
         stamp_ns = _START_NS + round(moment.index * 1e9 / self._options.lidar_hz)
         self._write_odometry(stamp_ns)
+        self._write_reference(stamp_ns)
         for number, (modality, jpeg) in enumerate(moment.pictures.items()):
             camera, sensor = self._cameras[modality], rig.cameras[modality]
             at_ns = stamp_ns + _CAMERA_DELAY_NS + number * _CAMERA_STAGGER_NS
@@ -313,6 +320,16 @@ class _Recorder:
             self._bag.write(GROUND_TRUTH_OBJECTS, objects, at_ns)
         markers = messages.markers(stamp_ns, rig.ego_frame, "ground_truth", moment.boxes)
         self._bag.write(GROUND_TRUTH_MARKERS, markers, at_ns)
+
+    def _write_reference(self, stamp_ns: int) -> None:
+        """Writes the lane that is driven, as a planner would give it to control."""
+        if (stamp_ns - _START_NS) * 1e-9 < self._next_reference_s:
+            return
+        self._next_reference_s += _REFERENCE_PERIOD_S
+        times = np.arange(0.0, self._options.seconds + _REFERENCE_BEYOND_S, _REFERENCE_STEP_S)
+        points_n3 = np.stack([self._ego.position(float(time_s)) for time_s in times])
+        path = self._bag.messages.path(stamp_ns, ODOMETRY_FRAME, points_n3)
+        self._bag.write(REFERENCE_PATH, path, stamp_ns)
 
     def _write_odometry(self, until_ns: int) -> None:
         if self._rig.odometry is None:
