@@ -139,6 +139,10 @@ class ReplayNode(StackNode):
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._publishers_by_topic: dict[str, Any] = {}
+        self._clock_publisher: Any = None
+        self._progress_publisher: Any = None
+        self._finished_publisher: Any = None
+        self._pause_service: Any = None
         self._intrinsics: dict[str, CameraIntrinsics] = {}
         self._unplayable: set[str] = set()
         self._static_transforms: tuple[StaticTransform, ...] = ()
@@ -160,8 +164,8 @@ class ReplayNode(StackNode):
         number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
         if not math.isfinite(number) or number < low or (exclusive and number == low):
             raise ValueError(
-                f"parameter '{name}' must be a finite number {'above' if exclusive else 'of at least'} {low:g}, "
-                f"not {value!r}"
+                f"parameter '{name}' must be a finite number "
+                f"{'above' if exclusive else 'of at least'} {low:g}, not {value!r}"
             )
         return number
 
@@ -203,7 +207,7 @@ class ReplayNode(StackNode):
         self._finished_publisher = self.create_publisher(
             Bool, topics.REPLAY_FINISHED, replace_depth(topics.latched(), 1)
         )
-        self.create_service(SetBool, topics.REPLAY_PAUSE, self._on_pause)
+        self._pause_service = self.create_service(SetBool, topics.REPLAY_PAUSE, self._on_pause)
         if isinstance(self._recording, Rosbag2Recording):
             self._create_bag_publishers(self._recording)
         else:
@@ -230,9 +234,15 @@ class ReplayNode(StackNode):
 
     def release(self) -> None:
         """Closes the recording."""
-        for publisher in self._publishers_by_topic.values():
-            self.destroy_publisher(publisher)
+        own = (self._clock_publisher, self._progress_publisher, self._finished_publisher)
+        for publisher in (*self._publishers_by_topic.values(), *own):
+            if publisher is not None:
+                self.destroy_publisher(publisher)
+        if self._pause_service is not None:
+            self.destroy_service(self._pause_service)
         self._publishers_by_topic = {}
+        self._clock_publisher = self._progress_publisher = self._finished_publisher = None
+        self._pause_service = None
         if self._recording is not None:
             self._recording.close()
             self._recording = None
@@ -306,14 +316,16 @@ class ReplayNode(StackNode):
         if not heard & set(self._publishers_by_topic):
             self.fault(
                 "foreign_bag",
-                f"'{recording.name}' holds none of the sensor topics of rig '{self.process_context.rig.name}' "
-                f"({', '.join(sorted(heard))}); "
+                f"'{recording.name}' holds none of the sensor topics of rig "
+                f"'{self.process_context.rig.name}' ({', '.join(sorted(heard))}); "
                 "`mmmt rig draft` writes a rig for a bag",
             )
 
     def _is_played(self, topic: str) -> bool:
         if topic in _ground_truth_topics():
             return self._ground_truth
+        if topic == f"{topics.NAMESPACE}/{topics.REFERENCE_PATH}":  # comes from outside the stack
+            return True
         excluded = [pattern for pattern in self.get_parameter("exclude_topics").value or () if pattern]
         return not any(fnmatch.fnmatchcase(topic, pattern) for pattern in (*_NOT_PLAYED, *excluded))
 

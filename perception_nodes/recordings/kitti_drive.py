@@ -94,8 +94,8 @@ class KittiDriveRecording:
         self.duration_s = len(numbers) / rate_hz
         self.sensor_frames = {"lidar": LIDAR_FRAME, CAMERA_MODALITY: CAMERA_FRAME}
         self.description = (
-            f"KITTI drive: {len(self._sweeps)} sweeps, {len(self._images)} images of one camera at {rate_hz:g} Hz; "
-            "no odometry; LiDAR mounting from KITTI's published set-up"
+            f"KITTI drive: {len(self._sweeps)} sweeps, {len(self._images)} images of one camera at "
+            f"{rate_hz:g} Hz; no odometry; LiDAR mounting from KITTI's published set-up"
         )
 
     def static_transforms(self) -> tuple[StaticTransform, ...]:

@@ -93,7 +93,10 @@ class NuscenesDatasetRecording:
             raise RecordingError(
                 f"{tables}: tables cannot be read: {type(error).__name__}: {error}"
             ) from error
-        self.description = f"nuScenes scene '{self.name}': {len(self.sensor_frames)} sensors, {self.duration_s:.1f} s; odometry from the ego poses"
+        self.description = (
+            f"nuScenes scene '{self.name}': {len(self.sensor_frames)} sensors, {self.duration_s:.1f} s; "
+            "odometry from the ego poses"
+        )
 
     # -- tables ----------------------------------------------------------------------------------------------
 
