@@ -20,32 +20,46 @@ _TIME = "builtin_interfaces/msg/Time"
 _IDL_SEPARATOR = "=" * 80 + "\n"
 
 
-class BagTypes:
-    """Types of one bag.
-
-    Args of the constructor:
-        topics: The bag's topics; their definitions win over the built-in ones of ROS 2 Jazzy.
+def _definitions(topic: BagTopic) -> dict[str, Any]:
+    """Parses the definition a bag holds of a topic's type and of the types inside it; empty where it holds
+    none.
     """
+    found: dict[str, Any] = {}
+    try:
+        if topic.definition_format == "ros2msg":
+            found.update(get_types_from_msg(topic.definition, topic.message_type))
+        elif topic.definition_format == "ros2idl":
+            for part in topic.definition.split(_IDL_SEPARATOR):
+                idl = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
+                if idl.strip():
+                    found.update(get_types_from_idl(idl))
+    except (
+        Exception
+    ):  # the parser raises many types; what it cannot read leaves the built-in definition, if any
+        return {}
+    return found
+
+
+class BagTypes:
+    """Types of one bag; the bag's own definitions win over the built-in ones of ROS 2 Jazzy."""
 
     def __init__(self, topics: Iterable[BagTopic]) -> None:
-        self._fields: dict[str, Any] = {}
+        """Collects the definitions.
+
+        Args:
+            topics: The bag's topics.
+        """
         definitions: dict[str, Any] = {}
+        incomplete = False
         for topic in topics:
-            try:
-                if topic.definition_format == "ros2msg":
-                    definitions.update(get_types_from_msg(topic.definition, topic.message_type))
-                elif topic.definition_format == "ros2idl":
-                    for part in topic.definition.split(_IDL_SEPARATOR):
-                        idl = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
-                        if idl.strip():
-                            definitions.update(get_types_from_idl(idl))
-            except (
-                Exception
-            ):  # the parser raises many types; a definition it cannot read leaves the built-in one, if any
-                continue
-        built_in = get_typestore(Stores.ROS2_JAZZY).fielddefs
+            if topic.message_type not in definitions:
+                definitions.update(_definitions(topic))
+                incomplete |= topic.message_type not in definitions
         self._store = get_typestore(Stores.EMPTY)
-        # one register call: it resolves references among the given types only
+        # one register call: it resolves references among the given types only. The built-in ones take a
+        # second to
+        # register, so they are left out where the bag brings all it needs
+        built_in = get_typestore(Stores.ROS2_JAZZY).fielddefs if incomplete or not definitions else {}
         self._store.register({**built_in, **definitions})
 
     def decode(self, data: bytes, message_type: str) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from bag_fixtures import START_NS, ForeignVehicle, cut_bag, write_foreign_bag
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,9 +35,6 @@ from perception_nodes.recordings.items import (
 )
 from perception_nodes.recordings.playback import PlayClock, Range, ReadAhead
 from perception_nodes.recordings.rosbag2 import Rosbag2Recording, storage_files
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ros"))
-from bag_fixtures import START_NS, ForeignVehicle, cut_bag, write_foreign_bag
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "recordings"
 

@@ -176,7 +176,7 @@ def test_same_options_give_the_same_bag_and_it_is_complete(tmp_path: Path) -> No
     ]
     assert {topic.count for topic in one.topics.values() if "/sensors/" in topic.name} == {3}
     assert len(one.static_transforms()) == 7
-    (front,) = [m for m in one.decoded("/sensors/camera_front/image/compressed", 1)]
+    (front,) = list(one.decoded("/sensors/camera_front/image/compressed", 1))
     assert cv2.imdecode(front.data, cv2.IMREAD_COLOR).shape == (90, 160, 3)
     if interface_folder() is not None:
         (truth,) = list(one.decoded(GROUND_TRUTH_OBJECTS, 1))
@@ -188,19 +188,19 @@ def test_same_options_give_the_same_bag_and_it_is_complete(tmp_path: Path) -> No
 
 
 def test_interrupted_generation_leaves_nothing(tmp_path: Path) -> None:
-    class Interrupted(Exception):
+    class StopError(Exception):
         pass
 
     def interrupt(done: int, total: int) -> None:
-        raise Interrupted
+        raise StopError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopError):
         write_recording(tmp_path / "a", SMALL, interrupt, processes=1)
     assert list(tmp_path.iterdir()) == []
     # what a killed process could not remove is removed by the next one
     left = tmp_path / ".a.999999999.x"
     left.mkdir()
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopError):
         write_recording(tmp_path / "a", SMALL, interrupt, processes=1)
     assert not left.exists()
 
