@@ -1,1 +1,3 @@
-"""What the offline and the on-vehicle side share: models, deployments, rigs, bundles. Knows no ROS and no data set."""
+"""What the offline and the on-vehicle side share: models, deployments, rigs, bundles. Knows no ROS and no
+data set.
+"""

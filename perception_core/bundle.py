@@ -14,7 +14,8 @@ from perception_core.configuration import ConfigurationError, ConfigurationFile,
 FRAME_TENSORS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "points_nc": ("float32", ("N", 5)),  # x y z [m], intensity 0..1, time relative to the frame's stamp [s]
     "lidar_valid": ("bool", (1,)),
-    "images_vhwc": ("uint8", ("V", "H", "W", 3)),  # RGB, resized to the bundle's image size, zeros where masked
+    # RGB, resized to the bundle's image size, zeros where masked
+    "images_vhwc": ("uint8", ("V", "H", "W", 3)),
     "camera_valid_v": ("bool", ("V",)),
     "intrinsics_v33": ("float32", ("V", 3, 3)),  # pixels of the resized images
     "camera_from_ego_v44": ("float32", ("V", 4, 4)),
@@ -32,7 +33,9 @@ class TensorSpec(StrictModel):
 
 
 class ImageInput(StrictModel):
-    """Size in pixels the camera images are resized to (aspect kept, cropped from the top), see perception_core.calibration."""
+    """Size in pixels the camera images are resized to (aspect kept, cropped from the top), see
+    perception_core.calibration.
+    """
 
     height: int = pydantic.Field(gt=0)
     width: int = pydantic.Field(gt=0)
@@ -43,7 +46,8 @@ class BundleInput(StrictModel):
 
     Attributes:
         image: Image size, None for a bundle without cameras.
-        max_points: Points kept of a sweep (a seeded-free stride keeps the sweep's shape), 0 for a bundle without LiDAR.
+        max_points: Points kept of a sweep (a seeded-free stride keeps the sweep's shape), 0 for a bundle
+            without LiDAR.
         needs_lidar: Refuse a rig without LiDAR instead of running with it masked.
         min_cameras: Refuse a rig with fewer cameras.
         max_cameras: Refuse a rig with more; None: any number.
@@ -65,8 +69,8 @@ class ComponentSpec(StrictModel):
         task: The task it outputs, for heads.
         decoder: Registered decoder that turns a head's outputs into messages.
         decoder_options: Options of the decoder.
-        exported: Backend name to the exported graph of its dense part, relative to the bundle; the word `torch`
-            instead of a file says that on a device with that backend the component runs in torch.
+        exported: Backend name to the exported graph of its dense part, relative to the bundle; the word
+            `torch` instead of a file says that on a device with that backend the component runs in torch.
     """
 
     inputs: tuple[str, ...]
@@ -122,7 +126,8 @@ class BundleSpec(StrictModel):
             for tensor in component.inputs:
                 if tensor not in producers:
                     raise ValueError(
-                        f"component '{name}' needs tensor '{tensor}' which nobody produces" + nearest(tensor, producers)
+                        f"component '{name}' needs tensor '{tensor}' which nobody produces"
+                        + nearest(tensor, producers)
                     )
             for tensor in (*component.inputs, *component.outputs):
                 if tensor not in self.tensors and tensor not in FRAME_TENSORS:
@@ -154,7 +159,7 @@ class Bundle:
             raise ConfigurationError(f"{path}: no such bundle folder")
         spec = ConfigurationFile.read(path / "bundle.yaml").validate(BundleSpec)
         if not (path / spec.weights).is_file():
-            raise ConfigurationError(f"{path / 'bundle.yaml'}: weights file '{spec.weights}' is missing from the bundle")
+            raise ConfigurationError(f"{path / 'bundle.yaml'}: weights file '{spec.weights}' is missing")
         return cls(path, spec)
 
     def producer_of(self, tensor: str) -> str:

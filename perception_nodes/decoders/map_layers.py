@@ -35,8 +35,8 @@ class MapDecoder:
         self._layers = bundle.spec.labels.get(spec.task, ())
         if not self._layers or "resolution_m" not in options or "origin_xy" not in options:
             raise ConfigurationError(
-                f"{bundle.path / 'bundle.yaml'}: a map_layers head needs labels of task '{spec.task}' and the "
-                "decoder options resolution_m and origin_xy"
+                f"{bundle.path / 'bundle.yaml'}: a map_layers head needs labels of task '{spec.task}' and "
+                "the decoder options resolution_m and origin_xy"
             )
         (self._output,) = spec.outputs
         self._resolution = float(options["resolution_m"])
