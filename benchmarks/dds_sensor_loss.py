@@ -27,7 +27,7 @@ IMAGE_BYTES = 140_000
 CLOUD_POINTS = 35_000  # of 20 bytes: x y z intensity ring
 CLOUD_POINT_BYTES = 20
 WARM_UP = 10
-MATCH_TIMEOUT_S = 20.0
+MATCH_TIMEOUT_S = 120.0  # a loaded machine starts processes slowly
 
 _log = logging.getLogger(__name__)
 

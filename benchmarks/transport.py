@@ -28,7 +28,7 @@ NAME = "transport"
 
 VIEWS, HEIGHT, WIDTH = 6, 900, 1600
 WARM_UP = 5
-MATCH_TIMEOUT_S = 20.0
+MATCH_TIMEOUT_S = 120.0  # a loaded machine starts processes slowly
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,6 @@
-"""The stack of a deployment: `ros2 launch mmmt_perception perception.launch.py hw_config:=cpu-2core --show-args`."""
+"""The stack of a deployment: `ros2 launch mmmt_perception perception.launch.py hw_config:=cpu-2core --show-
+args`.
+"""
 
 from launch import LaunchDescription
 

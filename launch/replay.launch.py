@@ -1,4 +1,4 @@
-"""The stack and a recording played into it: `ros2 launch mmmt_perception replay.launch.py recording:=PATH`."""
+"""The stack and a recording: `ros2 launch mmmt_perception replay.launch.py recording:=PATH`."""
 
 from launch import LaunchDescription
 

@@ -45,4 +45,6 @@ def _print_table(checks: list[Check], good: bool) -> None:
         table.add_row(_MARKS[check.state], name, escape(check.found), escape(check.remedy))
     console = Console()
     console.print(table)
-    console.print("[green]ready to run[/green]" if good else "[red]something essential (bold) is missing[/red]")
+    console.print(
+        "[green]ready to run[/green]" if good else "[red]something essential (bold) is missing[/red]"
+    )

@@ -62,7 +62,9 @@ def all_checks() -> list[Check]:
             checks += examine()
         except Exception as error:  # a broken installation may fail in any way; that is what the table is for
             name = examine.__name__.removeprefix("_").replace("_", " ")
-            checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", "see the error", essential=True))
+            checks.append(
+                Check(name, "missing", f"{type(error).__name__}: {error}", "see the error", essential=True)
+            )
     return checks
 
 
@@ -74,7 +76,13 @@ def essentials_are_there(checks: list[Check]) -> bool:
 def _python() -> Iterator[Check]:
     good = (3, 10) <= sys.version_info[:2] <= (3, 12)
     found = f"{platform.python_version()} ({sys.executable})"
-    yield Check("Python", "ok" if good else "missing", found, "" if good else "use Python 3.10 to 3.12", essential=True)
+    yield Check(
+        "Python",
+        "ok" if good else "missing",
+        found,
+        "" if good else "use Python 3.10 to 3.12",
+        essential=True,
+    )
 
 
 def _ros() -> Iterator[Check]:
@@ -104,11 +112,19 @@ def _messages() -> Iterator[Check]:
         found = "mmmt_msgs is built" if built else "mmmt_msgs is there but empty"
     except ImportError as error:
         built, found = False, f"mmmt_msgs: {error}"
-    remedy = "" if built else "run `make setup`, or on a ROS machine `colcon build` in ros_ws and source install/setup.bash"
+    remedy = (
+        ""
+        if built
+        else "run `make setup`, or on a ROS machine `colcon build` in ros_ws and source install/setup.bash"
+    )
     yield Check("messages", "ok" if built else "missing", found, remedy, essential=True)
     absent = [name for name in _MESSAGES if not is_importable(name)]
     found = "all there" if not absent else f"without {', '.join(absent)}"
-    remedy = "" if not absent else "apt install " + " ".join(f"ros-$ROS_DISTRO-{n.replace('_', '-')}" for n in absent)
+    remedy = (
+        ""
+        if not absent
+        else "apt install " + " ".join(f"ros-$ROS_DISTRO-{n.replace('_', '-')}" for n in absent)
+    )
     yield Check("standard messages", "ok" if not absent else "missing", found, remedy)
     absent = [name for name in _VEHICLE_MESSAGES if not is_importable(name)]
     found = "all there" if not absent else f"without {', '.join(absent)}: these commands are not published"
@@ -117,11 +133,15 @@ def _messages() -> Iterator[Check]:
 
 def _launching() -> Iterator[Check]:
     try:
-        there = hasattr(importlib.import_module("launch"), "LaunchDescription") and is_importable("launch_ros")
+        there = hasattr(importlib.import_module("launch"), "LaunchDescription") and is_importable(
+            "launch_ros"
+        )
     except ImportError:
         there = False
     found = "launch and launch_ros" if there else "not there: `mmmt launch` starts the same processes"
-    yield Check("ros2 launch", "ok" if there else "note", found, "" if there else "comes with a ROS 2 installation")
+    yield Check(
+        "ros2 launch", "ok" if there else "note", found, "" if there else "comes with a ROS 2 installation"
+    )
 
 
 def _backends() -> Iterator[Check]:
@@ -132,13 +152,17 @@ def _backends() -> Iterator[Check]:
         if is_importable(module):
             yield Check(f"backend {name}", "ok", _version(module) or "there", essential=essential)
         else:
-            yield Check(f"backend {name}", "missing" if essential else "note", "not installed", remedy, essential)
+            yield Check(
+                f"backend {name}", "missing" if essential else "note", "not installed", remedy, essential
+            )
 
 
 def _devices() -> Iterator[Check]:
     cores = available_cores()
     total = os.cpu_count() or len(cores)
-    yield Check("CPU", "ok", f"{_cpu_name()}; cores {_ranges(cores)} of {total}; {_memory_gb():.1f} GB memory")
+    yield Check(
+        "CPU", "ok", f"{_cpu_name()}; cores {_ranges(cores)} of {total}; {_memory_gb():.1f} GB memory"
+    )
     gpus = usable_gpus()
     found = ", ".join(gpus) if gpus else "none that torch can use"
     remedy = "" if gpus else "for an NVIDIA GPU: its driver, and a CUDA build of torch (see README)"
@@ -153,7 +177,9 @@ def _shared_memory() -> Iterator[Check]:
         free, total = usage.free / 2**20, usage.total / 2**20
         good = free >= WANTED_SHARED_MEMORY_MB
         remedy = "" if good else "mount -o remount,size=1G /dev/shm, or --shm-size=1g for a container"
-        yield Check("shared memory", "ok" if good else "missing", f"{free:.0f} of {total:.0f} MB free", remedy)
+        yield Check(
+            "shared memory", "ok" if good else "missing", f"{free:.0f} of {total:.0f} MB free", remedy
+        )
     version = _version("iceoryx2")
     found = version or "not installed: tensors between processes are serialized"
     yield Check("iceoryx2", "ok" if version else "missing", found, "" if version else "pip install iceoryx2")
@@ -164,7 +190,9 @@ def _dds_profile() -> Iterator[Check]:
     if given:
         exists = Path(given).is_file()
         remedy = "" if exists else "correct or unset FASTDDS_DEFAULT_PROFILES_FILE"
-        yield Check("Fast DDS profile", "ok" if exists else "missing", f"{given} (from the environment)", remedy)
+        yield Check(
+            "Fast DDS profile", "ok" if exists else "missing", f"{given} (from the environment)", remedy
+        )
         return
     from perception_nodes.runtime.process_list import dds_profile_environment
 
@@ -174,7 +202,9 @@ def _dds_profile() -> Iterator[Check]:
     else:
         exists = Path(path).is_file()
         remedy = "" if exists else "reinstall mmmt_perception"
-        yield Check("Fast DDS profile", "ok" if exists else "missing", f"{path} (set by the launcher)", remedy)
+        yield Check(
+            "Fast DDS profile", "ok" if exists else "missing", f"{path} (set by the launcher)", remedy
+        )
 
 
 def _recordings() -> Iterator[Check]:
@@ -184,7 +214,12 @@ def _recordings() -> Iterator[Check]:
     absent = [package for library, package in _OPEN3D_LIBRARIES.items() if not _loads(library)]
     version = _version("open3d-cpu") or _version("open3d")
     if version is None:
-        yield Check("open3d", "note", "not installed: the synthetic world cannot be rendered", "pip install open3d-cpu")
+        yield Check(
+            "open3d",
+            "note",
+            "not installed: the synthetic world cannot be rendered",
+            "pip install open3d-cpu",
+        )
     elif absent:
         remedy = f"apt install {' '.join(absent)}"
         yield Check("open3d", "missing", f"{version}, but system libraries are missing", remedy)

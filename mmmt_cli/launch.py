@@ -20,7 +20,8 @@ def launch(
         list[str] | None,
         typer.Argument(
             help="Overrides, e.g. placement.detection3d_head:=cpu0 processes.safety.executor:=multi "
-            "devices.cpu0.backend:=torch 'budgets_ms.lidar->control:=300' parameters.control.engage_on_start:=true "
+            "devices.cpu0.backend:=torch 'budgets_ms.lidar->control:=300' "
+            "parameters.control.engage_on_start:=true "
             "rig:=kitti bundle:=PATH",
             metavar="KEY:=VALUE",
         ),
@@ -28,11 +29,17 @@ def launch(
     recording: Annotated[
         Path | None, typer.Option(help="Play this recording into the stack and stop when it ends.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write index.html and summary.json into this folder.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write index.html and summary.json into this folder.")
+    ] = None,
     duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.", min=0.0)] = None,
     use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="Nodes follow /clock.")] = False,
-    log_directory: Annotated[Path | None, typer.Option(help="Write each process' output to a file there.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the process table and start nothing.")] = False,
+    log_directory: Annotated[
+        Path | None, typer.Option(help="Write each process' output to a file there.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the process table and start nothing.")
+    ] = False,
 ) -> None:
     """Start the stack of a deployment; Ctrl-C stops it in order.
 

@@ -32,7 +32,9 @@ COMMANDS: dict[str, SubCommand] = {
     "demo": SubCommand("mmmt_cli.demo:demo", "Play a recording through the stack and write a report."),
     "launch": SubCommand("mmmt_cli.launch:launch", "Start the stack of a deployment."),
     "rig": SubCommand("mmmt_cli.rig:rig_app", "Show, check and draft rigs."),
-    "doctor": SubCommand("mmmt_cli.doctor:doctor", "Say what this machine has, what it lacks and how to mend it."),
+    "doctor": SubCommand(
+        "mmmt_cli.doctor:doctor", "Say what this machine has, what it lacks and how to mend it."
+    ),
     "bench": SubCommand("mmmt_cli.bench:bench_app", "Measure parts of the stack."),
     "models": SubCommand("mmmt_cli.models:models_app", "List models and make bundles."),
     "data": SubCommand("mmmt_cli.data:data_app", "Inspect and generate recordings and data sets."),
@@ -117,7 +119,7 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Entry point `mmmt`: a wrong configuration is one message on stderr and exit code 2, never a traceback."""
+    """Entry point `mmmt`: a wrong configuration is one message and exit code 2, never a traceback."""
     try:
         application()
     except ValueError as error:

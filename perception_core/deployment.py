@@ -1,4 +1,6 @@
-"""The deployment: devices, processes, placement and budgets. Schema of hw_configs/*.yaml and how one is resolved."""
+"""The deployment: devices, processes, placement and budgets. Schema of hw_configs/*.yaml and how one is
+resolved.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,14 @@ class ProcessSpec(StrictModel):
     """One operating-system process.
 
     Attributes:
-        nodes: Names of stack nodes or components; `components` stands for every component no other process names,
-            `components@DEVICE` for every such component placed on DEVICE.
+        nodes: Names of stack nodes or components; `components` stands for every component no other process
+            names, `components@DEVICE` for every such component placed on DEVICE.
         executor: rclpy executor of the process.
         threads: Threads of a `multi` executor.
-        one_process_per_component: Split this entry so that each component gets a process `<name>.<component>`.
-        cores: CPU affinity of the process; empty: cores of the devices its components are placed on, else all.
+        one_process_per_component: Split this entry so that each component gets a process
+            `<name>.<component>`.
+        cores: CPU affinity of the process; empty: cores of the devices its components are placed on, else
+            all.
         environment: Extra environment variables.
     """
 
@@ -79,7 +83,7 @@ class ProcessSpec(StrictModel):
     threads: int = pydantic.Field(default=2, gt=0)
     one_process_per_component: bool = False
     cores: tuple[int, ...] = ()
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = pydantic.Field(default={})
 
 
 class TransportOptions(StrictModel):
@@ -109,12 +113,12 @@ class Deployment(StrictModel):
     bundle: str
     rig: str = "nuscenes"
     devices: dict[str, Device]
-    links: dict[str, Link] = {}
+    links: dict[str, Link] = pydantic.Field(default={})
     processes: dict[str, ProcessSpec]
     placement: dict[str, str]
-    budgets_ms: dict[str, float] = {}
+    budgets_ms: dict[str, float] = pydantic.Field(default={})
     transport: TransportOptions = TransportOptions()
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: dict[str, dict[str, Any]] = pydantic.Field(default={})
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ class ResolvedDeployment:
         rig: The vehicle.
         rig_path: Where the rig was read from.
         bundle: The opened bundle.
-        process_specs: Every process to start; entries with one_process_per_component are split, empty ones left out.
+        process_specs: Every process to start; entries with one_process_per_component are split, empty ones
+            left out.
         processes: Every process' name to the nodes it hosts, placeholders expanded.
         overrides: The overrides as given, `key:=value`.
         notes: What the reader of a log should know, e.g. a budget that the chosen rig has no sensor for.
@@ -155,8 +160,8 @@ class ResolvedDeployment:
     def cores_of(self, process: str) -> tuple[int, ...]:
         """Returns the cores a process is pinned to; empty: it is not pinned.
 
-        A process without `cores` of its own gets those of the CPU devices it serves, and is not pinned where it serves none
-        or where one of them has no core list.
+        A process without `cores` of its own gets those of the CPU devices it serves, and is not pinned where
+        it serves none or where one of them has no core list.
         """
         if self.process_specs[process].cores:
             return self.process_specs[process].cores
@@ -173,9 +178,9 @@ class ResolvedDeployment:
 def expand_processes(deployment: Deployment, bundle: BundleSpec) -> dict[str, tuple[str, ...]]:
     """Replaces the placeholders of the process table.
 
-    `components@DEVICE` becomes the components placed on DEVICE that no process names, `components` those that then remain,
-    and an entry with one_process_per_component becomes one process `<name>.<component>` for each. Processes left without
-    nodes are left out.
+    `components@DEVICE` becomes the components placed on DEVICE that no process names, `components` those
+    that then remain, and an entry with one_process_per_component becomes one process `<name>.<component>`
+    for each. Processes left without nodes are left out.
 
     Args:
         deployment: With its placement complete.
@@ -220,15 +225,18 @@ def load_deployment(
     overrides: Sequence[str] | Mapping[str, str] = (),
     search_paths: Sequence[str | Path] = (),
 ) -> ResolvedDeployment:
-    """Reads a deployment, applies overrides, opens its rig and bundle and checks that all of it fits together.
+    """Reads a deployment, applies overrides, opens its rig and bundle and checks that all of it fits
+    together.
 
     Args:
         path_or_name: A file, or the name of one in hw_configs/.
-        overrides: `key:=value` texts, e.g. `placement.detection3d_head:=cpu0`, or the same as a mapping. Values are YAML.
+        overrides: `key:=value` texts, e.g. `placement.detection3d_head:=cpu0`, or the same as a mapping.
+            Values are YAML.
         search_paths: Folders with hw_configs/ and bundles/ to look at before the shipped ones.
 
     Raises:
-        ConfigurationError: Something is wrong; names file and line, or the override, and the nearest valid name.
+        ConfigurationError: Something is wrong; names file and line, or the override, and the nearest valid
+            name.
     """
     from perception_core import deployment_checks  # imports this module's classes
     from perception_core.overrides import apply_overrides, parse_overrides
@@ -276,7 +284,9 @@ def _find_rig(file: ConfigurationFile, name: str, search_paths: Sequence[str | P
         raise file.error(("rig",), str(error)) from error
 
 
-def _modalities_of(file: ConfigurationFile, rig: str, search_paths: Sequence[str | Path], beside: Path) -> set[str]:
+def _modalities_of(
+    file: ConfigurationFile, rig: str, search_paths: Sequence[str | Path], beside: Path
+) -> set[str]:
     """Modalities of a rig that is not going to be used, none where it does not exist."""
     try:
         return set(load_rig(_find_rig(file, rig, search_paths, beside)).modalities)
@@ -284,7 +294,9 @@ def _modalities_of(file: ConfigurationFile, rig: str, search_paths: Sequence[str
         return set()
 
 
-def _open_bundle(file: ConfigurationFile, path: str, search_paths: Sequence[str | Path], beside: Path) -> Bundle:
+def _open_bundle(
+    file: ConfigurationFile, path: str, search_paths: Sequence[str | Path], beside: Path
+) -> Bundle:
     try:
         folder = find_folder("bundle", path, beside, search_paths)
     except ConfigurationError as error:

@@ -1,4 +1,6 @@
-"""Checks of a deployment that need more than its schema: do names exist, is everything placed once, do rig and bundle fit."""
+"""Checks of a deployment that need more than its schema: do names exist, is everything placed once, do rig
+and bundle fit.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _CPU_BACKENDS = ("torch", "torch_compile", "onnxruntime", "openvino")
 _BACKENDS_OF_KIND = {"cpu": _CPU_BACKENDS, "gpu": ("torch", "torch_compile", "onnxruntime", "tensorrt")}
 
 
-def check(file: ConfigurationFile, deployment: Deployment, rig: Rig, bundle: BundleSpec, modalities: set[str]) -> None:
+def check(
+    file: ConfigurationFile, deployment: Deployment, rig: Rig, bundle: BundleSpec, modalities: set[str]
+) -> None:
     """Raises one error with a line for everything that does not fit.
 
     Args:
@@ -64,7 +68,11 @@ def notes(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> tuple[str, ..
         if path not in applicable_budgets(deployment, rig)
     ]
     started = {name.split(".", 1)[0] for name in expand_processes(deployment, bundle)}
-    found += [f"process '{name}' has no nodes and is not started" for name in deployment.processes if name not in started]
+    found += [
+        f"process '{name}' has no nodes and is not started"
+        for name in deployment.processes
+        if name not in started
+    ]
     return tuple(found)
 
 
@@ -86,7 +94,9 @@ def _check_devices(file: ConfigurationFile, deployment: Deployment) -> Iterator[
             yield file.error(("devices", name), f"a name is letters, digits, _ and -, not '{name}'")
         allowed = _BACKENDS_OF_KIND.get(device.kind)
         if allowed and device.backend not in allowed:
-            message = f"backend '{device.backend}' does not run on a {device.kind}; valid are: {', '.join(allowed)}"
+            message = (
+                f"backend '{device.backend}' does not run on a {device.kind}; valid are: {', '.join(allowed)}"
+            )
             yield file.error(("devices", name, "backend"), message)
         for core in device.cores:
             if core < 0:
@@ -115,14 +125,20 @@ def _check_placement(
 ) -> Iterator[ConfigurationError]:
     for component, device in deployment.placement.items():
         if component not in bundle.components:
-            message = f"bundle '{bundle.name}' has no component '{component}'" + nearest(component, bundle.components)
+            message = f"bundle '{bundle.name}' has no component '{component}'" + nearest(
+                component, bundle.components
+            )
             yield file.error(("placement", component), message)
         if device not in deployment.devices:
-            yield file.error(("placement", component), f"no device '{device}'" + nearest(device, deployment.devices))
+            yield file.error(
+                ("placement", component), f"no device '{device}'" + nearest(device, deployment.devices)
+            )
     for component in bundle.components:
         if component not in deployment.placement:
             message = f"component '{component}' of bundle '{bundle.name}' is placed nowhere"
-            close = nearest(component, (name for name in deployment.placement if name not in bundle.components))
+            close = nearest(
+                component, (name for name in deployment.placement if name not in bundle.components)
+            )
             hint = f"add '{component}: DEVICE' with one of: {', '.join(deployment.devices)}"
             yield file.error(("placement",), f"{message}{close if 'did you mean' in close else ''}; {hint}")
 
@@ -130,19 +146,28 @@ def _check_placement(
 def _check_processes(
     file: ConfigurationFile, deployment: Deployment, bundle: BundleSpec
 ) -> Iterator[ConfigurationError]:
-    valid = (*STACK_NODES, *bundle.components, COMPONENTS, *(COMPONENTS_ON + name for name in deployment.devices))
+    valid = (
+        *STACK_NODES,
+        *bundle.components,
+        COMPONENTS,
+        *(COMPONENTS_ON + name for name in deployment.devices),
+    )
     home: dict[str, str] = {}
     for name, process in deployment.processes.items():
         if not _NAME.fullmatch(name):
             yield file.error(("processes", name), f"a name is letters, digits, _ and -, not '{name}'")
         if name in EXTRA_NODES:
-            yield file.error(("processes", name), f"'{name}' is the name of a process the launcher adds; choose another")
+            yield file.error(
+                ("processes", name), f"'{name}' is the name of a process the launcher adds; choose another"
+            )
         for position, node in enumerate(process.nodes):
             location = ("processes", name, "nodes", position)
             if node not in valid:
                 yield file.error(location, f"no node or component '{node}'" + nearest(node, valid))
             elif node in home:
-                where = "twice in this process" if home[node] == name else f"already in process '{home[node]}'"
+                where = (
+                    "twice in this process" if home[node] == name else f"already in process '{home[node]}'"
+                )
                 yield file.error(location, f"'{node}' is {where}")
             elif process.one_process_per_component and node in STACK_NODES:
                 message = f"'{node}' is not a component; one_process_per_component takes components only"
@@ -159,16 +184,22 @@ def _check_processes(
             continue  # the placement is reported already
         placeholder = COMPONENTS_ON + deployment.placement[component]
         if not {component, placeholder, COMPONENTS} & set(home):
-            message = f"component '{component}' is in no process; name it, '{placeholder}' or '{COMPONENTS}' in one"
+            message = (
+                f"component '{component}' is in no process; name it, '{placeholder}' or '{COMPONENTS}' in one"
+            )
             yield file.error(("processes",), message)
 
 
-def _check_hosts(file: ConfigurationFile, deployment: Deployment, bundle: BundleSpec) -> Iterator[ConfigurationError]:
+def _check_hosts(
+    file: ConfigurationFile, deployment: Deployment, bundle: BundleSpec
+) -> Iterator[ConfigurationError]:
     for name, nodes in expand_processes(deployment, bundle).items():
         placed = {node: deployment.placement[node] for node in nodes if node in deployment.placement}
         hosts = {deployment.devices[device].host for device in placed.values()}
         if len(hosts) > 1:
-            message = f"its components are placed on devices of several hosts: {', '.join(sorted(hosts))}; split it"
+            message = (
+                f"its components are placed on devices of several hosts: {', '.join(sorted(hosts))}; split it"
+            )
             yield file.error(("processes", name.split(".", 1)[0]), message)
 
 
@@ -200,7 +231,9 @@ def _check_parameters(
             yield file.error(("parameters", node), f"no node '{node}'" + nearest(node, valid))
         for key, value in parameters.items():
             if not _is_ros_parameter(value):
-                message = f"a ROS parameter is true/false, a number, text or a list of one of these (got {value!r})"
+                message = (
+                    f"a ROS parameter is true/false, a number, text or a list of one of these (got {value!r})"
+                )
                 yield file.error(("parameters", node, key), message)
 
 
@@ -221,5 +254,7 @@ def _check_rig(file: ConfigurationFile, rig: Rig, bundle: BundleSpec) -> Iterato
     if needs.max_cameras is not None and cameras > needs.max_cameras:
         reasons.append(f"it takes at most {needs.max_cameras} camera(s) and the rig has {cameras}")
     for reason in reasons:
-        message = f"bundle '{bundle.name}' cannot run on rig '{rig.name}': {reason}; choose another rig or bundle"
+        message = (
+            f"bundle '{bundle.name}' cannot run on rig '{rig.name}': {reason}; choose another rig or bundle"
+        )
         yield file.error(("rig",), message)

@@ -1,4 +1,6 @@
-"""What the machine we are on has, and whether a deployment can run on it. Checked at launch, not when a file is read."""
+"""What the machine we are on has, and whether a deployment can run on it. Checked at launch, not when a file
+is read.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import ResolvedDeployment
@@ -19,6 +22,10 @@ BACKEND_MODULES = {
     "openvino": ("openvino", "pip install openvino"),
     "tensorrt": ("tensorrt", "install TensorRT for this machine's CUDA (on Jetson it comes with JetPack)"),
 }
+
+
+#: Device files of NVIDIA's driver, of Jetson's, of WSL's and of AMD's.
+_GPU_DEVICE_FILES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu", "dxg", "kfd")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class HostFacts:
 
 
 def available_cores() -> tuple[int, ...]:
-    """Returns the CPU cores this process may run on (containers and cpusets may hide some of the machine's)."""
+    """Returns the CPU cores this process may run on (containers and cpusets may hide some)."""
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
@@ -61,12 +68,19 @@ def is_importable(module: str) -> bool:
 
 def usable_gpus() -> tuple[str, ...]:
     """Returns the names of the GPUs that the installed torch can use."""
-    if not is_importable("torch"):
+    if not is_importable("torch") or not _has_gpu_driver():
         return ()
     torch = importlib.import_module("torch")
     if not torch.cuda.is_available():
         return ()
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _has_gpu_driver() -> bool:
+    """Says whether a driver of a GPU that torch could use is loaded: importing torch to learn of none takes
+    seconds.
+    """
+    return any(list(Path("/dev").glob(pattern)) for pattern in _GPU_DEVICE_FILES)
 
 
 def check_host(resolved: ResolvedDeployment, host: str = "local", facts: HostFacts | None = None) -> None:
@@ -87,7 +101,10 @@ def check_host(resolved: ResolvedDeployment, host: str = "local", facts: HostFac
     if problems:
         name = resolved.deployment.name
         raise ConfigurationError(
-            "\n".join(f"{resolved.path}: deployment '{name}' cannot run on this machine: {text}" for text in problems)
+            "\n".join(
+                f"{resolved.path}: deployment '{name}' cannot run on this machine: {text}"
+                for text in problems
+            )
         )
 
 
@@ -100,13 +117,13 @@ def _missing(resolved: ResolvedDeployment, host: str, facts: HostFacts) -> Itera
         if device.kind == "gpu" and facts.gpus is not None and device.index >= len(facts.gpus):
             seen = ", ".join(facts.gpus) or "none"
             yield (
-                f"device '{name}' is GPU {device.index}, torch sees {seen}; install the GPU's driver and a CUDA build of "
-                f"torch, or place the components elsewhere (placement.COMPONENT:=DEVICE)"
+                f"device '{name}' is GPU {device.index}, torch sees {seen}; install its driver and a CUDA "
+                f"build of torch, or place the components elsewhere (placement.COMPONENT:=DEVICE)"
             )
         module, remedy = BACKEND_MODULES[device.backend]
         if module not in facts.modules:
             yield (
-                f"backend '{device.backend}' of device '{name}' needs the module '{module}', which is not installed; "
+                f"backend '{device.backend}' of '{name}' needs module '{module}', which is absent; "
                 f"{remedy}, or choose another (devices.{name}.backend:=torch)"
             )
     for name, process in resolved.process_specs.items():

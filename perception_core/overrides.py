@@ -47,7 +47,9 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, str]) -> dict[str, s
     for text in overrides:
         key, separator, value = text.partition(SEPARATOR)
         if not separator or not key:
-            raise ConfigurationError(f"override '{text}' is not written KEY{SEPARATOR}VALUE; forms are: {', '.join(FORMS)}")
+            raise ConfigurationError(
+                f"override '{text}' is not written KEY{SEPARATOR}VALUE; forms are: {', '.join(FORMS)}"
+            )
         if parsed.get(key, value) != value:
             raise ConfigurationError(f"override '{key}' is given twice: {parsed[key]} and {value}")
         parsed[key] = value
@@ -67,7 +69,9 @@ def parse_value(text: str, origin: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{origin}: the value is not valid YAML: {getattr(error, 'problem', error)}") from error
+        raise ConfigurationError(
+            f"{origin}: the value is not valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
     if isinstance(value, str) and _EXPONENT_NUMBER.fullmatch(value):
         return float(value)
     return value
@@ -78,8 +82,16 @@ def override_keys(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> dict[
 
     Parameters are listed by node only (`parameters.control.`), since each node knows its own.
     """
-    from perception_core.deployment import ALL_NODES, EXTRA_NODES, STACK_NODES, Device, Link, PowerModel, ProcessSpec
-    from perception_core.deployment import TransportOptions
+    from perception_core.deployment import (
+        ALL_NODES,
+        EXTRA_NODES,
+        STACK_NODES,
+        Device,
+        Link,
+        PowerModel,
+        ProcessSpec,
+        TransportOptions,
+    )
 
     locations: list[tuple[str, ...]] = [("rig",), ("bundle",)]
     locations += [("placement", name) for name in dict.fromkeys((*deployment.placement, *bundle.components))]
@@ -88,7 +100,9 @@ def override_keys(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> dict[
     ]
     locations += [("devices", name, field) for name in deployment.devices for field in Device.model_fields]
     locations += [
-        ("devices", name, "power_w", field) for name in deployment.devices for field in PowerModel.model_fields
+        ("devices", name, "power_w", field)
+        for name in deployment.devices
+        for field in PowerModel.model_fields
     ]
     locations += [("links", name, field) for name in deployment.links for field in Link.model_fields]
     tasks = (*bundle_tasks(bundle), "control")
@@ -106,9 +120,14 @@ def bundle_tasks(bundle: BundleSpec) -> tuple[str, ...]:
 
 
 def apply_overrides(
-    file: ConfigurationFile, overrides: Mapping[str, str], deployment: Deployment, rig: Rig, bundle: BundleSpec
+    file: ConfigurationFile,
+    overrides: Mapping[str, str],
+    deployment: Deployment,
+    rig: Rig,
+    bundle: BundleSpec,
 ) -> None:
-    """Writes overrides into a deployment file's values. `rig` and `bundle` are expected to be applied already.
+    """Writes overrides into a deployment file's values. `rig` and `bundle` are expected to be applied
+    already.
 
     Raises:
         ConfigurationError: A key names nothing that can be overridden, or a value is not YAML.

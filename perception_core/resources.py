@@ -1,4 +1,6 @@
-"""Where deployments, rigs, bundles and other shipped files live: the source tree or the installed share folder."""
+"""Where deployments, rigs, bundles and other shipped files live: the source tree or the installed share
+folder.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ PACKAGE = "mmmt_perception"
 
 
 def package_root() -> Path:
-    """The folder the Python packages lie in: the repository in a source tree, site-packages where installed."""
+    """The folder of the Python packages: the repository, or site-packages where installed."""
     return Path(__file__).resolve().parents[1]
 
 
 def resource_roots(search_paths: Sequence[str | Path] = ()) -> tuple[Path, ...]:
     """Folders that may hold hw_configs/ and bundles/, first match wins.
 
-    In order: `search_paths`, the source tree, the share folder of every ROS workspace sourced (AMENT_PREFIX_PATH) and the
-    share folder of this Python environment.
+    In order: `search_paths`, the source tree, the share folder of every ROS workspace sourced
+        (AMENT_PREFIX_PATH) and the share folder of this Python environment.
     """
     candidates = [Path(path) for path in search_paths]
     candidates.append(package_root())
@@ -35,7 +37,9 @@ def resource_roots(search_paths: Sequence[str | Path] = ()) -> tuple[Path, ...]:
 
 
 def names_in(folder: str, search_paths: Sequence[str | Path] = ()) -> dict[str, Path]:
-    """Returns the YAML files of a resource folder by name (without suffix), e.g. every deployment of `hw_configs`."""
+    """Returns the YAML files of a resource folder by name (without suffix), e.g. every deployment of
+    `hw_configs`.
+    """
     found: dict[str, Path] = {}
     for root in resource_roots(search_paths):
         for path in sorted((root / folder).glob("*.yaml")):
@@ -65,8 +69,11 @@ def find_named(kind: str, folder: str, name: str | Path, search_paths: Sequence[
     raise ConfigurationError(f"no {kind} '{name}' in {_folders(folder, search_paths)}" + nearest(stem, known))
 
 
-def find_folder(kind: str, path: str | Path, beside: Path | None, search_paths: Sequence[str | Path] = ()) -> Path:
-    """Finds a folder given absolutely, or relative to a file's folder, to a resource root or to the working directory.
+def find_folder(
+    kind: str, path: str | Path, beside: Path | None, search_paths: Sequence[str | Path] = ()
+) -> Path:
+    """Finds a folder given absolutely, or relative to a file's folder, to a resource root or to the working
+    directory.
 
     Args:
         kind: What it is, for the message, e.g. `bundle`.

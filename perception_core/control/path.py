@@ -49,7 +49,7 @@ def _apart(points_n2: FloatArray) -> FloatArray:
 
 
 def _thinned(points_n2: FloatArray) -> FloatArray:
-    """Does what `_apart` does one point after the other: slow, and right for points that all lie too dense."""
+    """Does what `_apart` does point after point: slow, and right where all points lie too dense."""
     kept = [0]
     for index in range(1, len(points_n2)):
         if np.hypot(*(points_n2[index] - points_n2[kept[-1]])) >= MIN_SEGMENT_M:

@@ -1,4 +1,4 @@
-"""Which cores threads may run on: pinning a process, and reading back what the kernel says of every thread."""
+"""Which cores threads may run on: pinning a process, and what the kernel says of every thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class ThreadAffinity:
 
 
 def pin_process(cores: Iterable[int]) -> None:
-    """Pins the calling process; threads started later inherit it, so call this before anything starts threads.
+    """Pins the calling process; threads started later inherit it, so call this before anything starts
+    threads.
 
     Args:
         cores: CPU cores; none: leave the process as it is.
@@ -83,5 +84,6 @@ def describe_affinities(threads: Iterable[ThreadAffinity]) -> str:
     for thread in threads:
         by_cores.setdefault(thread.cores, []).append(thread.name)
     return "; ".join(
-        f"{len(names)} thread(s) on cores {','.join(map(str, cores))}" for cores, names in sorted(by_cores.items())
+        f"{len(names)} thread(s) on cores {','.join(map(str, cores))}"
+        for cores, names in sorted(by_cores.items())
     )

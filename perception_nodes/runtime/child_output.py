@@ -63,7 +63,9 @@ class ChildOutput:
 
     def follow(self, name: str, stream: IO[bytes], log: ProcessLog) -> None:
         """Reads a process' output until it ends."""
-        thread = threading.Thread(target=self._read, args=(name, stream, log), name=f"output-{name}", daemon=True)
+        thread = threading.Thread(
+            target=self._read, args=(name, stream, log), name=f"output-{name}", daemon=True
+        )
         self._threads = [other for other in self._threads if other.is_alive()] + [thread]
         thread.start()
 

@@ -16,8 +16,8 @@ def make_executor(kind: ExecutorKind, threads: int = 2) -> Executor:
     """Creates an executor.
 
     Args:
-        kind: `single`: all callbacks in one thread; `multi`: in `threads` threads; `events`: one thread, woken by events
-            instead of by a wait set.
+        kind: `single`: all callbacks in one thread; `multi`: in `threads` threads; `events`: one thread,
+            woken by events instead of by a wait set.
         threads: Threads of `multi`.
 
     Raises:
@@ -37,7 +37,7 @@ def _events_executor() -> Any:
         from rclpy.experimental.events_executor import EventsExecutor
     except ImportError as error:
         raise ConfigurationError(
-            "executor 'events' needs an rclpy with rclpy.experimental.EventsExecutor (ROS 2 Kilted or newer); "
+            "executor 'events' needs an rclpy with rclpy.experimental.EventsExecutor (Kilted or newer); "
             "use 'single' or 'multi'"
         ) from error
     return EventsExecutor

@@ -1,4 +1,5 @@
-"""Arguments of the launch files: what they declare for a deployment, and the overrides that follow from what was given.
+"""Arguments of the launch files: what they declare for a deployment, and the overrides that follow from what
+was given.
 
 Plain Python, so that it can be tested where the ROS launch package is not installed.
 """
@@ -57,7 +58,8 @@ def given_hw_config(argv: Sequence[str], launch_file: str) -> str | None:
         launch_file: Name of the launch file that asks.
 
     Returns:
-        The deployment; None when this launch file is included by another one, whose command line says nothing about it.
+        The deployment; None when this launch file is included by another one, whose command line says
+        nothing about it.
     """
     if not any(Path(argument).name == launch_file for argument in argv):
         return None
@@ -72,8 +74,8 @@ def declared_arguments(
     """Lists the arguments of a launch file.
 
     Args:
-        hw_config: The deployment; None: not known yet, then the arguments of all shipped deployments are declared without
-            defaults and choices.
+        hw_config: The deployment; None: not known yet, then the arguments of all shipped deployments are
+            declared without defaults and choices.
         given: `rig` and `bundle` where they were given.
         search_paths: Folders with hw_configs/ and bundles/ to look at before the shipped ones.
 
@@ -96,7 +98,9 @@ def declared_arguments(
         described = [_overrides_of(_load(str(path), None, search_paths)) for path in shipped.values()]
         names = {argument.name: argument for arguments in described for argument in arguments}
         loose = "as the deployment says where empty"
-        arguments += [LaunchArgument(name, f"{a.description.split(':')[0]}; {loose}") for name, a in names.items()]
+        arguments += [
+            LaunchArgument(name, f"{a.description.split(':')[0]}; {loose}") for name, a in names.items()
+        ]
     else:
         arguments += _overrides_of(_load(hw_config, given, search_paths))
     return arguments
@@ -110,8 +114,8 @@ def overrides_from(configurations: Mapping[str, str], declared: Iterable[LaunchA
         declared: The arguments of this launch file.
 
     Returns:
-        `key:=value` texts for what differs from what was declared. Names that look like an override but are none are
-        handed on, so that load_deployment refuses them.
+        `key:=value` texts for what differs from what was declared. Names that look like an override but are
+        none are handed on, so that load_deployment refuses them.
     """
     defaults = {argument.name: argument.default for argument in declared}
     overrides = []
@@ -144,10 +148,12 @@ def refuse_unknown(argv: Iterable[str], declared: Iterable[LaunchArgument]) -> N
             continue
         hint = nearest(name, names)
         forms = f"; forms are: {', '.join(FORMS)}" if "did you mean" not in hint else ""
-        raise ConfigurationError(f"unknown argument '{text}'{hint if not forms else forms}")
+        raise ConfigurationError(f"unknown argument '{text}'{forms or hint}")
 
 
-def _load(hw_config: str, given: Mapping[str, str] | None, search_paths: Sequence[str | Path]) -> ResolvedDeployment:
+def _load(
+    hw_config: str, given: Mapping[str, str] | None, search_paths: Sequence[str | Path]
+) -> ResolvedDeployment:
     overrides = {key: value for key, value in (given or {}).items() if value != UNSET}
     return load_deployment(hw_config, overrides, search_paths)
 
@@ -164,12 +170,16 @@ def _overrides_of(resolved: ResolvedDeployment) -> list[LaunchArgument]:
         )
     for name, process in deployment.processes.items():
         description = f"Executor of process {name}: hosts {', '.join(process.nodes)}; see docs/executors.md"
-        arguments.append(LaunchArgument(f"processes.{name}.executor", description, process.executor, _EXECUTORS))
+        arguments.append(
+            LaunchArgument(f"processes.{name}.executor", description, process.executor, _EXECUTORS)
+        )
     return arguments
 
 
 def _describe(device: Device) -> str:
-    where = f"cores {','.join(map(str, device.cores))}" if device.kind == "cpu" and device.cores else device.kind
+    where = (
+        f"cores {','.join(map(str, device.cores))}" if device.kind == "cpu" and device.cores else device.kind
+    )
     if device.kind != "cpu":
         where = f"{device.kind} {device.index}"
     return f"{where} with {device.backend}"

@@ -1,4 +1,6 @@
-"""The process list as launch_ros actions. Only imported by the launch files: needs a ROS with launch and launch_ros."""
+"""The process list as launch_ros actions. Only imported by the launch files: needs a ROS with launch and
+launch_ros.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ def describe(
 
     Args:
         launch_file: Its file name.
-        arguments: What it declares beside the deployment's arguments; each becomes a parameter of the extra process' first
-            node under the same name.
+        arguments: What it declares beside the deployment's arguments; each becomes a parameter of the extra
+            process' first node under the same name.
         extra: Processes beside those of the deployment.
     """
     hw_config = given_hw_config(sys.argv, launch_file)
@@ -57,7 +59,9 @@ def describe(
         for argument in arguments:
             if configurations.get(argument.name):
                 for process in extra:
-                    overrides.append(f"parameters.{process.nodes[0]}.{argument.name}:={configurations[argument.name]}")
+                    overrides.append(
+                        f"parameters.{process.nodes[0]}.{argument.name}:={configurations[argument.name]}"
+                    )
         resolved = load_deployment(configurations["hw_config"], overrides)
         check_host(resolved)
         use_sim_time = configurations["use_sim_time"] == "true"
@@ -68,7 +72,9 @@ def describe(
 
 
 def actions_of(processes: Sequence[ProcessDescription]) -> list[Any]:
-    """Turns processes into actions: nodes that start now, and handlers that start the rest when those are ready."""
+    """Turns processes into actions: nodes that start now, and handlers that start the rest when those are
+    ready.
+    """
     now = [process for process in processes if not process.start_when_ready]
     later = [process for process in processes if process.start_when_ready]
     nodes = {process.name: _node(process) for process in processes}
@@ -79,7 +85,9 @@ def actions_of(processes: Sequence[ProcessDescription]) -> list[Any]:
     for process in processes:
         if process.ends_run:
             stop = EmitEvent(event=Shutdown(reason=f"{process.name} has ended"))
-            actions.append(RegisterEventHandler(OnProcessExit(target_action=nodes[process.name], on_exit=stop)))
+            actions.append(
+                RegisterEventHandler(OnProcessExit(target_action=nodes[process.name], on_exit=stop))
+            )
     return actions
 
 
@@ -104,7 +112,9 @@ def _node(process: ProcessDescription) -> Node:
     )
 
 
-def _when_ready(awaited: Iterable[str], nodes: dict[str, Node], later: list[Node]) -> list[RegisterEventHandler]:
+def _when_ready(
+    awaited: Iterable[str], nodes: dict[str, Node], later: list[Node]
+) -> list[RegisterEventHandler]:
     """Starts `later` once every awaited process has said on its output that it is ready."""
     missing = set(awaited)
 
@@ -118,7 +128,9 @@ def _when_ready(awaited: Iterable[str], nodes: dict[str, Node], later: list[Node
         def on_event(event: ProcessIO) -> list[Node]:
             return on_output(name, event)
 
-        return RegisterEventHandler(OnProcessIO(target_action=nodes[name], on_stdout=on_event, on_stderr=on_event))
+        return RegisterEventHandler(
+            OnProcessIO(target_action=nodes[name], on_stdout=on_event, on_stderr=on_event)
+        )
 
     return [handler(name) for name in sorted(missing)]
 

@@ -19,7 +19,6 @@ NODES = {
     "control": "perception_nodes.nodes.control:ControlNode",
     "replay": "perception_nodes.nodes.replay:ReplayNode",
     "recorder": "perception_nodes.report.recorder:RecorderNode",
-    "recorder": "perception_nodes.report.recorder:RecorderNode",
 }
 #: Components are made with the context and their name.
 COMPONENT = "perception_nodes.nodes.component:ComponentNode"

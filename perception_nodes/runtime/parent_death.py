@@ -14,9 +14,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
-    """Asks the kernel to signal this process when its parent dies; does nothing when no supervisor started it.
+    """Asks the kernel to signal this process when its parent dies; does nothing when no supervisor started
+    it.
 
-    The kernel counts the thread that started us as the parent, so the supervisor starts children from one lasting thread.
+    The kernel counts the thread that started us as the parent, so the supervisor starts children from one
+    lasting thread.
 
     Args:
         signal_number: What to send; the default lets the process shut down in order.

@@ -1,11 +1,14 @@
-"""Main of a process of the stack: pins itself, hosts the nodes the deployment gives it, and shuts them down in order."""
+"""Main of a process of the stack: pins itself, hosts the nodes the deployment gives it, and shuts them down
+in order.
+"""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # while the rest is imported, an interrupt ends the process instead of printing a traceback
+if (
+    __name__ == "__main__"
+):  # while the rest is imported, an interrupt ends the process instead of printing a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -33,7 +36,8 @@ ROS_ARGUMENTS = "--ros-args"
 
 #: A shutdown that hangs longer than this is cut off.
 SHUTDOWN_LIMIT_S = 10.0
-#: More exceptions than this within the window are not bad input but a defect: the process ends and is started again.
+#: More exceptions than this within the window are not bad input but a defect: the process ends and is
+#: started again.
 EXCEPTION_LIMIT = 20
 EXCEPTION_WINDOW_S = 10.0
 
@@ -70,17 +74,23 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mmmt_process", description=__doc__)
     parser.add_argument("--deployment", required=True, help="deployment file, or its name in hw_configs/")
     parser.add_argument("--process", required=True, help="name of the process in the deployment")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY:=VALUE", help="may be repeated")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY:=VALUE", help="may be repeated"
+    )
     parser.add_argument("--run-id", default="manual", help="run of the stack this process belongs to")
     parser.add_argument("--use-sim-time", action="store_true", help="nodes follow /clock")
     parser.add_argument("--nodes", nargs="*", default=[], help="host these nodes instead of the deployment's")
-    parser.add_argument("--executor", choices=("single", "multi", "events"), help="instead of the deployment's")
+    parser.add_argument(
+        "--executor", choices=("single", "multi", "events"), help="instead of the deployment's"
+    )
     return parser.parse_args(argv)
 
 
 def _nodes_of(resolved: ResolvedDeployment, process: str) -> tuple[str, ...]:
     if process not in resolved.processes:
-        raise ConfigurationError(f"{resolved.path}: no process '{process}'" + nearest(process, resolved.processes))
+        raise ConfigurationError(
+            f"{resolved.path}: no process '{process}'" + nearest(process, resolved.processes)
+        )
     return resolved.processes[process]
 
 
@@ -156,9 +166,13 @@ def _create(name: str, context: ProcessContext) -> StackNode:
     node = node_factory(name, context.bundle.spec)(context)
     for key in context.deployment.parameters.get(name, {}):
         if not node.has_parameter(key):
-            declared = node._parameters  # rclpy lists declared parameters nowhere public without a prefix query
+            declared = (
+                node._parameters
+            )  # rclpy lists declared parameters nowhere public without a prefix query
             node.destroy_node()
-            raise ConfigurationError(f"parameters.{name}.{key}: {name} has no such parameter" + nearest(key, declared))
+            raise ConfigurationError(
+                f"parameters.{name}.{key}: {name} has no such parameter" + nearest(key, declared)
+            )
     return node
 
 
@@ -191,7 +205,11 @@ def _take_down(nodes: Sequence[StackNode]) -> None:
         try:
             node.trigger_shutdown()
         except Exception as error:  # the rest must still be shut down
-            print(f"{node.get_name()} did not shut down: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(
+                f"{node.get_name()} did not shut down: {type(error).__name__}: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
     for node in nodes:
         node.destroy_node()
 
@@ -208,7 +226,8 @@ def _limit_shutdown(process: str) -> None:
 
 def _say_ready(arguments: argparse.Namespace, names: Sequence[str], executor_kind: str) -> None:
     threads = describe_affinities(thread_affinities())
-    text = f"{arguments.process}: ready: pid {os.getpid()}, executor {executor_kind}, nodes {', '.join(names)}; {threads}"
+    text = f"{arguments.process}: ready: pid {os.getpid()}, executor {executor_kind}, "
+    text += f"nodes {', '.join(names)}; {threads}"
     print(text, file=sys.stderr, flush=True)
     signal_ready()
 
@@ -249,9 +268,15 @@ class _SpinThread:
             except Exception:
                 if self._ending:
                     break
-                print(f"{self._process}: a callback failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+                print(
+                    f"{self._process}: a callback failed:\n{traceback.format_exc()}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 if self._too_many_faults():
-                    self._stop.set(f"over {EXCEPTION_LIMIT} callbacks failed in {EXCEPTION_WINDOW_S:g} s", EXIT_FAULT)
+                    self._stop.set(
+                        f"over {EXCEPTION_LIMIT} callbacks failed in {EXCEPTION_WINDOW_S:g} s", EXIT_FAULT
+                    )
                     break
         if not self._ending:
             self._stop.set("the executor ended", EXIT_FAULT)

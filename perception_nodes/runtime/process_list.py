@@ -1,4 +1,6 @@
-"""The one place that turns a deployment into processes to start; the launch files and `mmmt launch` both use it."""
+"""The one place that turns a deployment into processes to start; the launch files and `mmmt launch` both use
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,18 @@ from perception_core.resources import package_root
 
 PROCESS_MODULE = "perception_nodes.runtime.process"
 
-#: Processes stop in ascending order: what makes data first, what keeps the vehicle safe last, then what records.
+#: Processes stop in ascending order: what makes data first, what keeps the vehicle safe last, then what
+#: records.
 RANK_REPLAY = 0
 RANK_SENSING = 10
 RANK_PERCEPTION = 20
 RANK_SAFETY = 30
 RANK_RECORDER = 40
-_RANK_OF_NODE = {"replay": RANK_REPLAY, "sensor_fusion": RANK_SENSING, "recorder": RANK_RECORDER} | dict.fromkeys(
-    ("latency_monitor", "control"), RANK_SAFETY
-)
+_RANK_OF_NODE = {
+    "replay": RANK_REPLAY,
+    "sensor_fusion": RANK_SENSING,
+    "recorder": RANK_RECORDER,
+} | dict.fromkeys(("latency_monitor", "control"), RANK_SAFETY)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -38,7 +43,8 @@ class RespawnPolicy:
         factor: Growth of the wait.
         max_delay_s: Longest wait.
         stable_s: A process that ran this long failed for a new reason: the count starts again.
-        max_failed_starts: Failures in a row before the process ever became ready, after which the stack gives up.
+        max_failed_starts: Failures in a row before the process ever became ready, after which the stack
+            gives up.
         max_failures: Failures in a row of a process that had become ready, after which the stack gives up.
     """
 
@@ -93,7 +99,8 @@ class ExtraProcess:
 
     Attributes:
         name: Its name; none of the deployment's.
-        nodes: Nodes of the registry it hosts; their parameters come from the deployment (`parameters.replay.rate:=2`).
+        nodes: Nodes of the registry it hosts; their parameters come from the deployment
+            (`parameters.replay.rate:=2`).
         command: A program of its own instead of the process runtime.
         overrides: Overrides that hold for this process unless the deployment's say otherwise.
         spec: Executor, cores and environment.
@@ -107,7 +114,7 @@ class ExtraProcess:
     nodes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
-    spec: ProcessSpec = ProcessSpec(nodes=())
+    spec: ProcessSpec = field(default_factory=lambda: ProcessSpec(nodes=()))
     respawn: RespawnPolicy = NO_RESPAWN
     shutdown_rank: int = RANK_REPLAY
     start_when_ready: bool = False
@@ -155,10 +162,14 @@ def build_process_list(
     run_id = run_id or new_run_id()
     names = [name for name in resolved.processes if resolved.host_of(name) == host]
     described = [_describe(resolved, name, use_sim_time, run_id) for name in names]
-    described.sort(key=lambda process: -process.shutdown_rank)  # stable: within a rank as the deployment lists them
+    described.sort(
+        key=lambda process: -process.shutdown_rank
+    )  # stable: within a rank as the deployment lists them
     for process in extra:
         if process.name in [other.name for other in described]:
-            raise ConfigurationError(f"process '{process.name}' is there already; name the extra process differently")
+            raise ConfigurationError(
+                f"process '{process.name}' is there already; name the extra process differently"
+            )
         described.append(_describe_extra(resolved, process, use_sim_time, run_id))
     return described
 
@@ -183,7 +194,8 @@ def _describe_extra(
 ) -> ProcessDescription:
     command = process.command
     if not command:
-        command = _runtime_command(resolved, process.name, use_sim_time, run_id, process.overrides) + (
+        command = (
+            *_runtime_command(resolved, process.name, use_sim_time, run_id, process.overrides),
             "--nodes",
             *process.nodes,
             "--executor",
@@ -210,7 +222,10 @@ def _runtime_command(
 ) -> tuple[str, ...]:
     command = [sys.executable, "-m", PROCESS_MODULE]
     command += ["--deployment", str(resolved.path), "--process", name, "--run-id", run_id]
-    found = {"rig": str(resolved.rig_path), "bundle": str(resolved.bundle.path)}  # so that no child has to search again
+    found = {
+        "rig": str(resolved.rig_path),
+        "bundle": str(resolved.bundle.path),
+    }  # so that no child has to search again
     given = [text for text in resolved.overrides if text.partition(SEPARATOR)[0] not in found]
     keys = [text.partition(SEPARATOR)[0] for text in given]
     given += [text for text in defaults if text.partition(SEPARATOR)[0] not in keys]
@@ -224,7 +239,9 @@ def _executor_text(spec: ProcessSpec) -> str:
 
 
 def _compute_threads(resolved: ResolvedDeployment, name: str) -> int | None:
-    """Threads of one operator: as many as the largest CPU device of the process has cores; None: the library decides."""
+    """Threads of one operator: as many as the largest CPU device of the process has cores; None: the library
+    decides.
+    """
     if all(node in STACK_NODES for node in resolved.processes[name]):
         return 1
     devices = [device for device in resolved.devices_of(name).values() if device.kind == "cpu"]
@@ -243,12 +260,15 @@ def _environment(resolved: ResolvedDeployment, spec: ProcessSpec, threads: int |
 
 
 def _python_path() -> str:
-    """The parent's PYTHONPATH with the folder this package was imported from in front, so that children find the same."""
+    """The parent's PYTHONPATH with the folder this package was imported from in front, so that children find
+    the same.
+    """
     paths = [str(package_root()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return os.pathsep.join(dict.fromkeys(path for path in paths if path))
 
 
 def dds_profile_environment() -> dict[str, str]:
+    """Returns the variables that make Fast DDS use the shipped profile; none without the transport."""
     try:
         from perception_nodes.transport import dds_profile
     except ImportError:

@@ -11,7 +11,8 @@ from perception_nodes.runtime.exit_codes import EXIT_OK
 class StopRequest:
     """Set once; the main thread of the process waits for it.
 
-    It is a pipe rather than a threading.Event so that a signal handler can set it whatever lock the interrupted code holds.
+    It is a pipe rather than a threading.Event so that a signal handler can set it whatever lock the
+    interrupted code holds.
     """
 
     def __init__(self) -> None:

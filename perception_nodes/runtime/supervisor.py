@@ -66,9 +66,9 @@ class _Child:
 class Supervisor:
     """Runs processes until one of them ends the run, something cannot be kept running, or `stop` is called.
 
-    A child killed from outside is started again with growing delays while nothing else is touched. Children are started in
-    sessions of their own, so Ctrl-C reaches the supervisor alone, which then stops them in order; when the supervisor itself
-    is killed, they end too.
+    A child killed from outside is started again with growing delays while nothing else is touched. Children
+    are started in sessions of their own, so Ctrl-C reaches the supervisor alone, which then stops them in
+    order; when the supervisor itself is killed, they end too.
     """
 
     def __init__(
@@ -84,8 +84,9 @@ class Supervisor:
         Args:
             processes: What to run, in the order to start it.
             log_directory: Every process' output goes to `<name>.log` there, too.
-            on_line: Called with a process' name and each line of its output; None: lines are printed on stderr with the
-                name in front, in colour on a terminal. The supervisor itself speaks as `supervisor`.
+            on_line: Called with a process' name and each line of its output; None: lines are printed on
+                stderr with the name in front, in colour on a terminal. The supervisor itself speaks as
+                `supervisor`.
             timeouts: Patience at shutdown.
         """
         self._children = [_Child(process) for process in processes]
@@ -100,7 +101,8 @@ class Supervisor:
         self._exit_code = EXIT_OK
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
-    # -- for callers ---------------------------------------------------------------------------------------------------
+    # -- for callers
+    # ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Starts the processes and returns."""
@@ -166,8 +168,10 @@ class Supervisor:
         """Exit codes of each process, oldest first; negative: ended by that signal."""
         return {child.name: list(child.exit_codes) for child in self._children}
 
-    # -- the supervising thread ------------------------------------------------------------------------------------------
-    # All children are started from this one thread: the kernel tells a child of its parent's death when the *thread*
+    # -- the supervising thread
+    # ------------------------------------------------------------------------------------------
+    # All children are started from this one thread: the kernel tells a child of its parent's death when the
+    # *thread*
     # that started it ends, and this one lasts as long as any child.
 
     def _run(self) -> None:
@@ -301,12 +305,15 @@ class Supervisor:
         self._exit_code = self._exit_code or exit_code
         self._stop_requested = True
 
-    # -- shutdown ----------------------------------------------------------------------------------------------------
+    # -- shutdown
+    # ----------------------------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
         ranks = sorted({child.description.shutdown_rank for child in self._children})
         for rank in ranks:
-            group = [child for child in self._children if child.description.shutdown_rank == rank and child.running]
+            group = [
+                child for child in self._children if child.description.shutdown_rank == rank and child.running
+            ]
             if group:
                 self._stop_group(group)
 
@@ -351,8 +358,13 @@ class Supervisor:
             if run_id:
                 try:
                     reclaim_shared_memory(run_id)
-                except Exception as error:  # the run is over; what is left is reported, not raised in a thread
-                    self._say(f"shared memory of run {run_id} could not be reclaimed: {type(error).__name__}: {error}")
+                except (
+                    Exception
+                ) as error:  # the run is over; what is left is reported, not raised in a thread
+                    self._say(
+                        f"shared memory of run {run_id} could not be reclaimed: "
+                        f"{type(error).__name__}: {error}"
+                    )
 
     def _say(self, text: str) -> None:
         self._output.line("supervisor", text)

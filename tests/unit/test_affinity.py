@@ -10,7 +10,12 @@ import threading
 import pytest
 
 from perception_core.configuration import ConfigurationError
-from perception_nodes.runtime.affinity import describe_affinities, parse_core_list, pin_process, thread_affinities
+from perception_nodes.runtime.affinity import (
+    describe_affinities,
+    parse_core_list,
+    pin_process,
+    thread_affinities,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,9 @@ def test_a_pinned_process_has_all_threads_on_its_core() -> None:
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "print(sorted({entry.cores for entry in thread_affinities()}), len(thread_affinities()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == f"[({core},)] 2"
 
 

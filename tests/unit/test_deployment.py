@@ -44,44 +44,98 @@ def test_a_correct_deployment_is_resolved(tmp_path: Path) -> None:
 
 # (what is replaced, by what, fragment of the line the error must name, what the message must say)
 BAD_FILES = [
-    ("name: split", "name: split\nprocess: 3", "process: 3", "unknown key 'process'; did you mean 'processes'?"),
-    ("backend: torch}\nlinks", "backnd: torch}\nlinks", "cpu1:", "unknown key 'backnd'; did you mean 'backend'?"),
+    (
+        "name: split",
+        "name: split\nprocess: 3",
+        "process: 3",
+        "unknown key 'process'; did you mean 'processes'?",
+    ),
+    (
+        "backend: torch}\nlinks",
+        "backnd: torch}\nlinks",
+        "cpu1:",
+        "unknown key 'backnd'; did you mean 'backend'?",
+    ),
     ("kind: cpu, cores: [0]", "kind: cpux, cores: [0]", "cpu0:", "'cpu', 'gpu', 'npu' or 'fpga'"),
-    ("cores: [1], backend: torch", "cores: [1], backend: tensorrt", "cpu1:", "'tensorrt' does not run on a cpu"),
+    (
+        "cores: [1], backend: torch",
+        "cores: [1], backend: tensorrt",
+        "cpu1:",
+        "'tensorrt' does not run on a cpu",
+    ),
     ("cores: [1]", "cores: [0]", "cpu1:", "core 0 already belongs to device 'cpu0'"),
     ("cores: [1]", "cores: [-1]", "cpu1:", "core -1 is negative"),
     ("cpu0->cpu1: {", "cpu0->cpu2: {", "cpu0->cpu2", "no device 'cpu2'; did you mean 'cpu1'?"),
     ("cpu0->cpu1: {", "cpu0-cpu1: {", "cpu0-cpu1", "a link is written DEVICE->DEVICE"),
     ("cpu0->cpu1: {", "cpu0->cpu0: {", "cpu0->cpu0", "two different devices"),
-    ("  bev_fuser: cpu1\n", "", "placement:", "component 'bev_fuser' of bundle 'fuller-tiny' is placed nowhere"),
+    (
+        "  bev_fuser: cpu1\n",
+        "",
+        "placement:",
+        "component 'bev_fuser' of bundle 'fuller-tiny' is placed nowhere",
+    ),
     ("bev_fuser: cpu1", "bev_fusr: cpu1", "bev_fusr", "no component 'bev_fusr'; did you mean 'bev_fuser'?"),
-    ("  bev_fuser: cpu1\n", "  bev_fuser: cpu1\n  lidar_net: cpu1\n", "lidar_net: cpu1", "'lidar_net' is written twice"),
+    (
+        "  bev_fuser: cpu1\n",
+        "  bev_fuser: cpu1\n  lidar_net: cpu1\n",
+        "lidar_net: cpu1",
+        "'lidar_net' is written twice",
+    ),
     ("bev_fuser: cpu1", "bev_fuser: cpu2", "bev_fuser", "no device 'cpu2'; did you mean 'cpu1'?"),
-    ("[sensor_fusion]", "[sensor_fusin]", "sensing:", "no node or component 'sensor_fusin'; did you mean 'sensor_fusion'?"),
+    (
+        "[sensor_fusion]",
+        "[sensor_fusin]",
+        "sensing:",
+        "no node or component 'sensor_fusin'; did you mean 'sensor_fusion'?",
+    ),
     ("[sensor_fusion]", "[sensor_fusion, control]", "safety:", "'control' is already in process 'sensing'"),
-    ("[sensor_fusion]", "[sensor_fusion, sensor_fusion]", "sensing:", "'sensor_fusion' is twice in this process"),
+    (
+        "[sensor_fusion]",
+        "[sensor_fusion, sensor_fusion]",
+        "sensing:",
+        "'sensor_fusion' is twice in this process",
+    ),
     ("[latency_monitor, control]", "[latency_monitor]", "processes:", "node 'control' is in no process"),
     ("[components]", "[components@cpu1]", "processes:", "component 'lidar_net' is in no process"),
     ("[components]", "[components@cpu3]", "perception:", "no node or component 'components@cpu3'"),
     ("sensing: {executor: single", "sensing: {executor: singel", "sensing:", "'single', 'multi' or 'events'"),
     ("sensing: {", "replay: {", "replay:", "'replay' is the name of a process the launcher adds"),
     ("sensing: {", "sen.sing: {", "sen.sing:", "a name is letters, digits"),
-    ("sensing: {", "sensing: {one_process_per_component: true, ", "sensing:", "'sensor_fusion' is not a component"),
+    (
+        "sensing: {",
+        "sensing: {one_process_per_component: true, ",
+        "sensing:",
+        "'sensor_fusion' is not a component",
+    ),
     ("threads: 3", "threads: 0", "perception:", "greater than 0"),
     ('"lidar->detection3d"', '"lidr->detection3d"', "lidr->", "no modality 'lidr'; did you mean 'lidar'?"),
     ('"lidar->detection3d"', '"lidar->detection3"', "lidar->detection3", "did you mean 'detection3d'?"),
     ('"lidar->detection3d"', '"lidar-detection3d"', "lidar-detection3d", "a path is written MODALITY->TASK"),
-    ('"lidar->detection3d": 400', '"lidar->detection3d": -4', "lidar->detection3d", "a positive number of milliseconds"),
+    (
+        '"lidar->detection3d": 400',
+        '"lidar->detection3d": -4',
+        "lidar->detection3d",
+        "a positive number of milliseconds",
+    ),
     ("  control: {", "  contrl: {", "contrl", "no node 'contrl'; did you mean 'control'?"),
     ("engage_on_start: true", "engage_on_start: {a: 1}", "engage_on_start", "a ROS parameter is"),
     ("rig: two-cameras", "rig: two-camera", "rig:", "did you mean 'two-cameras'?"),
-    ("bundle: bundles/fuller-tiny", "bundle: bundles/nothing", "bundle:", "no bundle folder 'bundles/nothing'"),
+    (
+        "bundle: bundles/fuller-tiny",
+        "bundle: bundles/nothing",
+        "bundle:",
+        "no bundle folder 'bundles/nothing'",
+    ),
     ("rig: two-cameras", "rig: }", "rig: }", "not valid YAML"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "where", "message"), BAD_FILES, ids=[f"{b[1][:40]!r}" for b in BAD_FILES])
-def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, old: str, new: str, where: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "where", "message"), BAD_FILES, ids=[f"{b[1][:40]!r}" for b in BAD_FILES]
+)
+def test_a_wrong_file_is_refused_with_its_line(
+    tmp_path: Path, old: str, new: str, where: str, message: str
+) -> None:
     assert old in DEPLOYMENT
     text = DEPLOYMENT.replace(old, new, 1)
 
@@ -107,12 +161,18 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("max_points: 40000", "max_points: 40000, needs_lidar: true", "it needs a LiDAR and the rig has none"),
+        (
+            "max_points: 40000",
+            "max_points: 40000, needs_lidar: true",
+            "it needs a LiDAR and the rig has none",
+        ),
         ("max_points: 40000", "max_points: 40000, min_cameras: 4", "at least 4 camera(s) and the rig has 2"),
         ("max_cameras: 6", "max_cameras: 1", "at most 1 camera(s) and the rig has 2"),
     ],
 )
-def test_a_bundle_that_cannot_run_on_the_rig_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_bundle_that_cannot_run_on_the_rig_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     rig = RIG.replace("lidar: {topic: /lidar/points}\n", "")
 
     said = refusal(tmp_path, bundle=BUNDLE.replace(old, new), rig=rig)
@@ -122,7 +182,8 @@ def test_a_bundle_that_cannot_run_on_the_rig_is_refused(tmp_path: Path, old: str
     assert f"split.yaml:{line_of(DEPLOYMENT, 'rig:')}" in said
 
 
-# -- overrides -----------------------------------------------------------------------------------------------------------
+# -- overrides
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_overrides_are_typed_and_applied(tmp_path: Path) -> None:
@@ -199,7 +260,15 @@ def test_malformed_override_texts_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("true", True), ("2", 2), ("2.5", 2.5), ("1e3", 1000.0), ("-2E-2", -0.02), ("[0, 1]", [0, 1]), ("cpu0", "cpu0")],
+    [
+        ("true", True),
+        ("2", 2),
+        ("2.5", 2.5),
+        ("1e3", 1000.0),
+        ("-2E-2", -0.02),
+        ("[0, 1]", [0, 1]),
+        ("cpu0", "cpu0"),
+    ],
 )
 def test_override_values_are_yaml(text: str, value: object) -> None:
     parsed = parse_value(text, "override")
@@ -216,14 +285,19 @@ def test_a_budget_for_a_sensor_of_the_files_rig_survives_another_rig(tmp_path: P
     resolved = load_deployment(path, ["rig:=one-camera"], [tmp_path])
 
     assert resolved.deployment.budgets_ms == {"*->control": 500}
-    assert resolved.notes == ("budget 'camera_back->detection3d' is not watched: rig 'one-camera' has no camera_back",)
+    assert resolved.notes == (
+        "budget 'camera_back->detection3d' is not watched: rig 'one-camera' has no camera_back",
+    )
     with pytest.raises(ConfigurationError, match="no modality 'camera_back'"):
         load_deployment(
-            write_resources(tmp_path / "again", text, rig=other.read_text(encoding="utf-8")), (), [tmp_path / "again"]
+            write_resources(tmp_path / "again", text, rig=other.read_text(encoding="utf-8")),
+            (),
+            [tmp_path / "again"],
         )
 
 
-# -- processes -----------------------------------------------------------------------------------------------------------
+# -- processes
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_components_of_a_device_go_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -270,7 +344,8 @@ def test_one_process_cannot_span_hosts(tmp_path: Path) -> None:
     assert "its components are placed on devices of several hosts: local, second" in said
 
 
-# -- the host ------------------------------------------------------------------------------------------------------------
+# -- the host -----------------------------------------------------------------------------------------------
+# -------------
 
 HOST = HostFacts(cores=(0, 1), gpus=(), modules={"torch"})
 
@@ -285,14 +360,19 @@ def test_a_host_with_all_that_is_needed_is_accepted(tmp_path: Path) -> None:
         (["devices.cpu1.cores:=[1, 7]"], ["device 'cpu1' wants core 7, this machine offers 0, 1"]),
         (["processes.safety.cores:=[5]"], ["process 'safety' wants core 5"]),
         (["devices.cpu1.kind:=gpu", "devices.cpu1.cores:=[]"], ["device 'cpu1' is GPU 0, torch sees none"]),
-        (["devices.cpu0.backend:=onnxruntime"], ["'onnxruntime' of device 'cpu0' needs the module 'onnxruntime'"]),
+        (
+            ["devices.cpu0.backend:=onnxruntime"],
+            ["'onnxruntime' of device 'cpu0' needs the module 'onnxruntime'"],
+        ),
         (
             ["devices.cpu0.cores:=[4]", "devices.cpu1.backend:=openvino"],
             ["wants core 4", "'openvino' of device 'cpu1' needs"],
         ),
     ],
 )
-def test_a_host_that_lacks_something_is_refused(tmp_path: Path, overrides: list[str], messages: list[str]) -> None:
+def test_a_host_that_lacks_something_is_refused(
+    tmp_path: Path, overrides: list[str], messages: list[str]
+) -> None:
     resolved = load_deployment(write_resources(tmp_path), overrides, [tmp_path])
 
     with pytest.raises(ConfigurationError) as caught:
@@ -303,9 +383,11 @@ def test_a_host_that_lacks_something_is_refused(tmp_path: Path, overrides: list[
 
 
 def test_devices_of_other_hosts_are_not_asked_of_this_one(tmp_path: Path) -> None:
-    text = DEPLOYMENT.replace("[components]", "[components@cpu0, ]").replace(
-        "  safety:", "  far: {nodes: [components@cpu1]}\n  safety:"
-    ).replace("cores: [1], backend: torch", "cores: [64], backend: torch, host: second")
+    text = (
+        DEPLOYMENT.replace("[components]", "[components@cpu0, ]")
+        .replace("  safety:", "  far: {nodes: [components@cpu1]}\n  safety:")
+        .replace("cores: [1], backend: torch", "cores: [64], backend: torch, host: second")
+    )
 
     resolved = load_deployment(write_resources(tmp_path, text), (), [tmp_path])
 
@@ -314,13 +396,16 @@ def test_devices_of_other_hosts_are_not_asked_of_this_one(tmp_path: Path) -> Non
     assert resolved.host_of("safety") == "local"
 
 
-# -- what is shipped -------------------------------------------------------------------------------------------------------
+# -- what is shipped
+# -------------------------------------------------------------------------------------------------------
 
 SHIPPED = names_in("hw_configs", [package_root()])
 
 
 def test_the_promised_deployments_are_shipped() -> None:
-    assert {"cpu-1process", "cpu-2core", "cpu-isolated", "gpu-single", "orin", "gpu-cpu-split"} <= set(SHIPPED)
+    assert {"cpu-1process", "cpu-2core", "cpu-isolated", "gpu-single", "orin", "gpu-cpu-split"} <= set(
+        SHIPPED
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
@@ -331,5 +416,7 @@ def test_every_shipped_deployment_is_correct_with_every_shipped_rig(name: str, r
     assert resolved.deployment.name == name
     assert resolved.deployment.description
     placed = [node for nodes in resolved.processes.values() for node in nodes]
-    assert sorted(placed) == sorted((*resolved.bundle.spec.components, "sensor_fusion", "latency_monitor", "control"))
+    assert sorted(placed) == sorted(
+        (*resolved.bundle.spec.components, "sensor_fusion", "latency_monitor", "control")
+    )
     assert resolved.deployment.budgets_ms

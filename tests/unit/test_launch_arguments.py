@@ -23,7 +23,9 @@ LAUNCH_FILES = ("perception.launch.py", "replay.launch.py")
 
 
 def launch_is_installed() -> bool:
-    """The folder launch/ of this repository imports as an empty namespace package, so ask for what the real one has."""
+    """The folder launch/ of this repository imports as an empty namespace package, so ask for what the real
+    one has.
+    """
     try:
         return hasattr(importlib.import_module("launch"), "LaunchDescription")
     except ImportError:
@@ -55,7 +57,9 @@ def test_every_components_device_and_every_processes_executor_is_declared(hw_con
 def test_a_launch_file_that_is_included_declares_all_shipped_arguments_without_choices() -> None:
     declared = {argument.name: argument for argument in declared_arguments(None)}
 
-    assert {"placement.lidar_net", "processes.stack.executor", "processes.perception_cpu0.executor"} <= set(declared)
+    assert {"placement.lidar_net", "processes.stack.executor", "processes.perception_cpu0.executor"} <= set(
+        declared
+    )
     assert declared["placement.lidar_net"].choices is None
     assert declared["placement.lidar_net"].default == ""
 
@@ -105,7 +109,13 @@ def test_unknown_arguments_are_refused(text: str, message: str) -> None:
 
 
 def test_known_arguments_pass() -> None:
-    argv = ["use_sim_time:=true", "placement.lidar_net:=cpu0", "parameters.control.gain:=2", "recording:=x", "--debug"]
+    argv = [
+        "use_sim_time:=true",
+        "placement.lidar_net:=cpu0",
+        "parameters.control.gain:=2",
+        "recording:=x",
+        "--debug",
+    ]
     refuse_unknown(argv, [*declared_arguments("cpu-2core"), RECORDING])
 
 

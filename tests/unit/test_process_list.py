@@ -71,7 +71,11 @@ def test_processes_of_the_shipped_deployments(name: str) -> None:
     processes = shipped(name)
 
     found = {
-        process.name: (tuple(sorted(process.nodes)), process.cores, process.environment.get("OMP_NUM_THREADS"))
+        process.name: (
+            tuple(sorted(process.nodes)),
+            process.cores,
+            process.environment.get("OMP_NUM_THREADS"),
+        )
         for process in processes
     }
     assert found == {
@@ -147,7 +151,10 @@ def test_extra_processes() -> None:
 
 def test_environment_of_the_deployment_wins(tmp_path: Path) -> None:
     path = write_resources(tmp_path)
-    overrides = ["processes.perception.environment.OMP_NUM_THREADS:=7", "processes.perception.environment.X:=1"]
+    overrides = [
+        "processes.perception.environment.OMP_NUM_THREADS:=7",
+        "processes.perception.environment.X:=1",
+    ]
 
     processes = build_process_list(load_deployment(path, overrides, [tmp_path]))
 

@@ -77,7 +77,9 @@ def test_a_killed_child_is_started_again_and_nothing_else_dies(tmp_path: Path) -
 
 def test_processes_stop_in_order(tmp_path: Path) -> None:
     ranks = {"safety": 30, "perception": 20, "sensing": 10}
-    supervisor = Supervisor([obedient(name, tmp_path, shutdown_rank=rank) for name, rank in ranks.items()], on_line=quiet)
+    supervisor = Supervisor(
+        [obedient(name, tmp_path, shutdown_rank=rank) for name, rank in ranks.items()], on_line=quiet
+    )
     supervisor.start()
     assert supervisor.wait_ready(PATIENCE_S)
 
@@ -145,12 +147,16 @@ def test_restarts_are_further_and_further_apart_and_end(tmp_path: Path) -> None:
     at = [float(line) for line in starts.read_text(encoding="utf-8").split()]
     assert at[1] - at[0] >= 0.2
     assert at[2] - at[1] >= 0.8
-    assert any("'broken' ended" in line and "does not start (3 times in a row), giving up" in line for line in lines)
+    assert any(
+        "'broken' ended" in line and "does not start (3 times in a row), giving up" in line for line in lines
+    )
 
 
 def test_a_child_that_had_run_for_long_starts_with_a_clean_record() -> None:
     policy = RespawnPolicy(initial_delay_s=0.01, stable_s=0.2, max_failed_starts=1)
-    supervisor = Supervisor([child("flaky", "import time; time.sleep(0.4); exit(1)", respawn=policy)], on_line=quiet)
+    supervisor = Supervisor(
+        [child("flaky", "import time; time.sleep(0.4); exit(1)", respawn=policy)], on_line=quiet
+    )
     supervisor.start()
     try:
         wait_until(lambda: supervisor.restart_counts["flaky"] >= 3, "it was started again three times")
@@ -215,7 +221,10 @@ def test_stopping_during_start_up_is_no_fault() -> None:
 
 
 def test_every_line_says_whose_it_is_and_is_logged(tmp_path: Path) -> None:
-    program = "import sys; print('out', flush=True); print('err \\u00e9', file=sys.stderr); sys.stdout.buffer.write(b'\\xff\\n')"
+    program = (
+        "import sys; print('out', flush=True); print('err \\u00e9', file=sys.stderr); "
+        "sys.stdout.buffer.write(b'\\xff\\n')"
+    )
     lines: list[tuple[str, str]] = []
     supervisor = Supervisor(
         [child("talker", program, respawn=NO_RESPAWN)],
