@@ -93,7 +93,7 @@ def _ros() -> Iterator[Check]:
     rclpy = importlib.import_module("rclpy")
     wheel = _version("ros-rclpy")
     distribution = os.environ.get("ROS_DISTRO", "")
-    source = f"pip wheels, rclpy {wheel}" if wheel else f"rclpy from {Path(rclpy.__file__).parents[1]}"
+    source = f"pip wheels, rclpy {wheel}" if wheel else f"rclpy from {Path(str(rclpy.__file__)).parents[1]}"
     yield Check("ROS 2", "ok", f"{distribution or 'no ROS_DISTRO set'}; {source}", essential=True)
     try:
         rmw = rclpy.utilities.get_rmw_implementation_identifier()

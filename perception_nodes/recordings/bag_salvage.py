@@ -221,9 +221,9 @@ class McapSalvage:
             _, position = _take_text(body, position)
             metadata, _ = _take_text(body, position)
             if key not in self.topics and schema in self._schemas:
-                name, encoding, definition = self._schemas[schema]
+                type_name, schema_encoding, text = self._schemas[schema]
                 qos = self._metadata(memoryview(metadata)).get("offered_qos_profiles", "")
-                self.topics[key] = BagTopic(topic.decode(), name, definition, encoding, is_latched(qos))
+                self.topics[key] = BagTopic(topic.decode(), type_name, text, schema_encoding, is_latched(qos))
         elif code == _MESSAGE:
             channel, _, log_time, _ = _MESSAGE_HEADER.unpack_from(body)
             if channel in self.topics:

@@ -257,9 +257,8 @@ class NuscenesDatasetRecording:
         """Yields sensor data, odometry and annotations in order of time."""
         start_ns = self.start_ns + round(start_s * 1e9)
         sensors = (self._sensor_item(name, row) for name, row in self._data if _nanoseconds(row) >= start_ns)
-        others: Iterator[Item] = iter(
-            sorted((*self._odometry, *self._objects), key=lambda item: item.time_ns)
-        )
+        unsorted: list[OdometryItem | ObjectsItem] = [*self._odometry, *self._objects]
+        others: Iterator[Item] = iter(sorted(unsorted, key=lambda item: item.time_ns))
         yield from heapq.merge(
             sensors, (item for item in others if item.time_ns >= start_ns), key=lambda item: item.time_ns
         )

@@ -56,7 +56,7 @@ def point_cloud(item: PointsItem, frame: str) -> PointCloud2:
         is_dense=bool(np.isfinite(points_nc).all()),
     )
     message.header.frame_id = frame
-    message.data = byte_array(memoryview(points_nc).cast("B"))
+    message.data = byte_array(points_nc.data.cast("B"))
     return message
 
 

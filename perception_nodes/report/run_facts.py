@@ -81,7 +81,7 @@ class RunFacts:
         values = json.loads(path.read_text(encoding="utf-8"))
         try:
             processes = tuple(ProcessFacts(**process) for process in values.pop("processes"))
-            lists = {key: tuple(values.pop(key)) for key in ("overrides", "notes")}
-            return cls(**values, **lists, processes=processes)
+            overrides, notes = tuple(values.pop("overrides")), tuple(values.pop("notes"))
+            return cls(**values, overrides=overrides, notes=notes, processes=processes)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: not the record of a run: {error}") from error

@@ -48,7 +48,7 @@ def describe(
     """
     hw_config = given_hw_config(sys.argv, launch_file)
     on_command_line = dict(text.split(SEPARATOR, 1) for text in sys.argv if SEPARATOR in text)
-    given = {key: on_command_line[key] for key in ("rig", "bundle") if key in on_command_line}
+    given: dict[str, str] = {key: on_command_line[key] for key in ("rig", "bundle") if key in on_command_line}
     declared = [*declared_arguments(hw_config, given), *arguments]
 
     def start(context: LaunchContext) -> list[Any]:

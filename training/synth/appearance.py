@@ -106,8 +106,8 @@ def _walkway(
 def _facade(
     position: Float32Array, normal: Float32Array, distance: Float32Array, colour: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    along = np.where(np.abs(normal[1]) > np.abs(normal[0]), position[0], position[1])
-    height = position[2] - layout.CURB_HEIGHT
+    along: Float32Array = np.where(np.abs(normal[1]) > np.abs(normal[0]), position[0], position[1])
+    height: Float32Array = position[2] - layout.CURB_HEIGHT
     upright = np.abs(normal[2]) < 0.5
     # brick courses, or the grain of plaster on lighter walls
     course = np.floor(height / 0.085)

@@ -301,7 +301,7 @@ class Messages:
         """Makes translucent boxes for RViz and Foxglove that replace those shown before."""
         delete_all, add, cube = 3, 0, 1
         drawn = [
-            self._marker(stamp_ns, frame, namespace, 0, cube, delete_all, np.array([0, 0, 0, 1.0, 1, 1, 0]))
+            self._marker(stamp_ns, frame, namespace, 0, cube, delete_all, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0))
         ]
         drawn += [
             self._marker(stamp_ns, frame, namespace, number, cube, add, box_7)
