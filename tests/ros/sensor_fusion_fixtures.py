@@ -6,6 +6,7 @@ import array
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class FusionBench:
 
     def __init__(self, rig: Rig = TEST_RIG, calibrated: bool = True, **parameters: Any) -> None:
         resolved = load_deployment("cpu-1process")
-        given = {"fallback_after_s": 0.3, "max_in_flight": 32, "in_flight_timeout_s": 0.1} | parameters
+        given = {"fallback_after_s": 60.0, "max_in_flight": 32, "in_flight_timeout_s": 0.1} | parameters
         self.context = ProcessContext(
             deployment=resolved.deployment.model_copy(update={"parameters": {SENSOR_FUSION: given}}),
             rig=rig,
@@ -87,19 +88,32 @@ class FusionBench:
         self.timings: list[StageTiming] = []
         self.statuses: list[FusionStatus] = []
         self.faults: list[DiagnosticStatus] = []
+        self._taken = 0
+        self._open = ExitStack()
+        try:
+            self._start()
+            # Stamps count from this moment, not from when a busy machine comes to publish.
+            self.moment_ns = time.time_ns()
+            if calibrated:
+                self.calibrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        rig = self.rig
         # The node uses the default context, as in a process of the stack; drivers have one of their own.
         rclpy.init()
-        self._driver_context = Context()
-        rclpy.init(context=self._driver_context)
-        self.driver = Node("drivers", context=self._driver_context)
+        self._open.callback(rclpy.shutdown)
+        driver_context = Context()
+        rclpy.init(context=driver_context)
+        self._open.callback(rclpy.shutdown, context=driver_context)
+        self.driver = Node("drivers", context=driver_context)
+        self._open.callback(self.driver.destroy_node)
         namespace = topics.NAMESPACE
         subscribe = self.driver.create_subscription
-        subscribe(
-            TensorAnnouncement,
-            f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}",
-            self.frames.append,
-            topics.reliable(50),
-        )
+        announcements = f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}"
+        subscribe(TensorAnnouncement, announcements, self.frames.append, topics.reliable(50))
         subscribe(StageTiming, f"{namespace}/{topics.TIMING}", self.timings.append, topics.reliable(50))
         subscribe(
             FusionStatus, f"{namespace}/{topics.FUSION_STATUS}", self.statuses.append, topics.reliable(50)
@@ -109,6 +123,7 @@ class FusionBench:
         )
         publisher = self.driver.create_publisher
         self._publishers: dict[str, Any] = {"odometry": publisher(Odometry, "/t/odom", topics.reliable())}
+        self._stage_reports = publisher(StageTiming, f"{namespace}/{topics.TIMING}", topics.reliable(50))
         self.tf_static = publisher(TFMessage, topics.TF_STATIC, topics.latched())
         if rig.lidar:
             self._publishers["lidar"] = publisher(PointCloud2, rig.lidar.topic, topics.reliable())
@@ -117,38 +132,45 @@ class FusionBench:
             self._publishers[name] = publisher(kind, camera.topic, topics.reliable())
             self._publishers[f"{name} info"] = publisher(CameraInfo, camera.info_topic(), topics.reliable())
         self.node = SensorFusionNode(self.context)
-        self._executors = [SingleThreadedExecutor(), SingleThreadedExecutor(context=self._driver_context)]
-        self._executors[0].add_node(self.node)
-        self._executors[1].add_node(self.driver)
-        self._threads = [threading.Thread(target=e.spin, daemon=True) for e in self._executors]
+        self._open.callback(self.node.destroy_node)
+        self._open.callback(self.node.trigger_shutdown)
+        for node, context in ((self.node, None), (self.driver, driver_context)):
+            executor = SingleThreadedExecutor(context=context)
+            executor.add_node(node)
+            thread = threading.Thread(target=executor.spin, daemon=True)
+            self._open.callback(thread.join, 5)
+            self._open.callback(executor.shutdown)
+            thread.start()
+        self.readers = {}
+        for name in self.context.bundle.consumers_of(SENSOR_FUSION):
+            self.readers[name] = make_reader(self.context, name, SENSOR_FUSION)
+            self._open.callback(self.readers[name].close)
         assert self.node.trigger_configure().name == "SUCCESS"
         assert self.node.trigger_activate().name == "SUCCESS"
-        for thread in self._threads:
-            thread.start()
-        self.readers = {
-            name: make_reader(self.context, name, SENSOR_FUSION)
-            for name in self.context.bundle.consumers_of(SENSOR_FUSION)
-        }
-        self.wait(
-            lambda: all(p.get_subscription_count() > 0 for p in (*self._publishers.values(), self.tf_static)),
-            "the node's subscriptions",
-        )
+        self.wait_for_subscriptions()
         self.wait(
             lambda: (
-                self.driver.count_publishers(f"{namespace}/{topics.tensors_of(SENSOR_FUSION)}") > 0
-                and self.node._announcer.get_subscription_count() > 0
+                self.node._announcer.get_subscription_count() > 0
                 and self.node._status_publisher.get_subscription_count() > 0
+                and self.node._diagnostics_publisher.get_subscription_count() > 0
             ),
-            "the announcements' topic",
+            "the test's own subscriptions",
         )
-        if calibrated:
-            self.calibrate()
-            time.sleep(0.2)
+
+    def wait_for_subscriptions(self) -> None:
+        """Waits until the node hears every driver."""
+        self.wait(
+            lambda: (
+                all(p.get_subscription_count() > 0 for p in (*self._publishers.values(), self.tf_static))
+                and self._stage_reports.get_subscription_count() > 1
+            ),
+            "the node's subscriptions",
+        )
 
     # -- publishing ------------------------------------------------------------------------------------------
 
     def calibrate(self, cameras: Iterable[str] | None = None, transforms: bool = True) -> None:
-        """Publishes /tf_static and CameraInfo."""
+        """Publishes /tf_static and CameraInfo and waits until the node has them."""
         if transforms:
             self.publish_transforms()
         for name in self.rig.cameras if cameras is None else cameras:
@@ -168,18 +190,30 @@ class FusionBench:
             r.x, r.y, r.z, r.w = (float(v) for v in quaternion_from_rotation(rotation))
             items.append(item)
         self.tf_static.publish(TFMessage(transforms=items))
+        self.wait(lambda: "roof" in self.node._book._tree, "the transforms' arrival")
 
     def publish_info(self, camera: str, size: tuple[int, int] = SIZE) -> None:
         info = CameraInfo(width=size[0], height=size[1], distortion_model="plumb_bob")
         info.k = [500.0, 0.0, size[0] / 2, 0.0, 500.0, size[1] / 2, 0.0, 0.0, 1.0]
         info.header.stamp = self.stamp()
         self._publishers[f"{camera} info"].publish(info)
+        self.wait(lambda: camera in self.node._book._cameras, "the CameraInfo's arrival")
 
-    def now_ns(self) -> int:
-        return self.driver.get_clock().now().nanoseconds
+    def later(self, seconds: float) -> None:
+        """Moves the moment from which stamps count."""
+        self.moment_ns += round(seconds * 1e9)
 
     def stamp(self, age_s: float = 0.0) -> Any:
-        return stamp_message(self.now_ns() - round(age_s * 1e9))
+        return stamp_message(self.moment_ns - round(age_s * 1e9))
+
+    def _publish(self, modality: str, message: Any) -> None:
+        """Publishes and waits until the node has it, so that the order over several topics is certain."""
+        before = self.received(modality)
+        self._publishers[modality].publish(message)
+        self.wait(lambda: self.received(modality) > before, f"the {modality}'s message")
+
+    def received(self, modality: str) -> int:
+        return self.node._account.snapshot().received[modality]
 
     def publish_sweep(
         self, points: np.ndarray | None = None, age_s: float = 0.0, **changed: Any
@@ -200,35 +234,40 @@ class FusionBench:
         cloud.header.frame_id = "roof"
         for name, value in changed.items():
             setattr(cloud, name, value)
-        self._publishers["lidar"].publish(cloud)
-        return cloud
+        self._publish("lidar", cloud)
 
     def publish_image(self, camera: str, content: bytes | None = None, age_s: float = 0.0) -> None:
         image = CompressedImage(format="jpeg", data=array.array("B", jpeg() if content is None else content))
         image.header.stamp = self.stamp(age_s)
-        self._publishers[camera].publish(image)
+        self._publish(camera, image)
 
     def publish_raw_image(self, camera: str, image: Image) -> None:
         image.header.stamp = self.stamp()
-        self._publishers[camera].publish(image)
+        self._publish(camera, image)
 
     def publish_odometry(self, speed: float, yaw_rate: float = 0.0, age_s: float = 0.0) -> None:
         odometry = Odometry(child_frame_id="ego")
         odometry.header.stamp = self.stamp(age_s)
         odometry.twist.twist.linear.x, odometry.twist.twist.angular.z = speed, yaw_rate
+        before = self.node._motion
         self._publishers["odometry"].publish(odometry)
+        if np.isfinite([speed, yaw_rate]).all():
+            self.wait(lambda: self.node._motion is not before, "the odometry's arrival")
 
     def publish_all(self, age_s: float = 0.0) -> None:
         """Every camera, then the sweep that triggers the frame."""
         for camera in self.rig.cameras:
-            self.publish_image(camera, age_s=age_s)
-        time.sleep(0.06)  # different topics keep no order between them
+            self.publish_image(camera, age_s=age_s + 0.05)
         if self.rig.lidar:
             self.publish_sweep(age_s=age_s)
 
+    def report(self, trace_id: int, stage: str, outcome: int = StageTiming.OUTCOME_DONE) -> None:
+        """Speaks as a component that has worked on a frame."""
+        self._stage_reports.publish(StageTiming(trace_id=trace_id, stage=stage, outcome=outcome))
+
     # -- looking ---------------------------------------------------------------------------------------------
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 8.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
         deadline = time.monotonic() + timeout_s
         while True:
             outcome = condition()
@@ -241,9 +280,9 @@ class FusionBench:
             )
             time.sleep(0.01)
 
-    def next_frame(self, timeout_s: float = 8.0) -> TensorAnnouncement:
+    def next_frame(self, timeout_s: float = 20.0) -> TensorAnnouncement:
         """Waits for the frame after those already taken by this method."""
-        self._taken = getattr(self, "_taken", 0) + 1
+        self._taken += 1
         return self.wait(
             lambda: self.frames[self._taken - 1] if len(self.frames) >= self._taken else None,
             f"frame {self._taken}",
@@ -262,7 +301,7 @@ class FusionBench:
     def valid(frame: TensorAnnouncement) -> dict[str, bool]:
         return {sensor.modality: sensor.valid for sensor in frame.sensors}
 
-    def wait_for_fault(self, words: str, timeout_s: float = 8.0) -> DiagnosticStatus:
+    def wait_for_fault(self, words: str, timeout_s: float = 20.0) -> DiagnosticStatus:
         return self.wait(
             lambda: next((f for f in self.faults if words in f"{f.name} {f.message}"), None),
             f"fault {words!r}",
@@ -280,17 +319,8 @@ class FusionBench:
         return self.statuses[-1]
 
     def close(self) -> None:
-        for reader in self.readers.values():
-            reader.close()
-        self.node.trigger_shutdown()
-        for executor in self._executors:
-            executor.shutdown()
-        for thread in self._threads:
-            thread.join(5)
-        self.node.destroy_node()
-        self.driver.destroy_node()
-        rclpy.shutdown(context=self._driver_context)
-        rclpy.shutdown()
+        """Ends and frees everything that was started, in reverse order."""
+        self._open.close()
 
     def __enter__(self) -> FusionBench:
         return self

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
+from mmmt_msgs.msg import StageTiming
 from sensor_fusion_fixtures import (
     EGO_FROM_OPTICAL,
     RIG_WITHOUT_CAMERAS,
@@ -22,7 +23,7 @@ from sensor_fusion_fixtures import (
 )
 from sensor_msgs.msg import Image, PointField
 
-from perception_core.geometry import inverse, transform_of
+from perception_core.geometry import compose, inverse, planar_motion, transform_of
 
 
 @pytest.fixture
@@ -48,15 +49,15 @@ def test_a_whole_frame_has_points_images_and_calibration_in_the_ego_frame(bench:
     scale = image.width / SIZE[0]
     assert np.isclose(tensors["intrinsics_v33"][0, 0, 0], 500 * scale)
     expected = inverse(transform_of(EGO_FROM_OPTICAL, [1.5, 0.5, 1.5]))
-    # The image is a few hundredths of a second older than the sweep, in which the vehicle drove on.
-    assert np.allclose(tensors["camera_from_ego_v44"][0], expected, atol=0.5)
-    assert np.abs(tensors["camera_from_ego_v44"][0] - expected).max() > 0.1
+    # The image is 0.05 s older than the sweep, in which the vehicle drove 0.2 m.
+    moved = compose(expected, planar_motion(4.0, 0.25, 0.05))
+    assert np.allclose(tensors["camera_from_ego_v44"][0], moved, atol=1e-4)
     timing = bench.wait(lambda: bench.timings and bench.timings[0], "timing")
     assert timing.trace_id == frame.trace_id
     assert timing.queued_ns <= timing.started_ns <= timing.done_ns
     lidar = frame.sensors[0]
     assert lidar.received_ns == timing.queued_ns
-    assert 0 < lidar.age_at_reception_ns < 2e9
+    assert 0 < lidar.age_at_reception_ns < 60e9
     status = bench.finish()
     assert (status.frames_in, status.frames_out, status.frames_masked) == (1, 1, 0)
     assert status.modalities == ["lidar", "camera_left", "camera_right"]
@@ -66,7 +67,6 @@ def test_a_whole_frame_has_points_images_and_calibration_in_the_ego_frame(bench:
 def test_a_late_camera_is_masked_and_nothing_waits(bench: FusionBench) -> None:
     bench.publish_image("camera_left")
     bench.publish_image("camera_right", age_s=0.5)
-    time.sleep(0.06)
     bench.publish_sweep()
     frame = bench.next_frame()
     assert bench.valid(frame) == {"lidar": True, "camera_left": True, "camera_right": False}
@@ -96,7 +96,6 @@ def test_an_unusable_image_masks_its_camera_with_one_fault(
 ) -> None:
     bench.publish_image("camera_left", content)
     bench.publish_image("camera_right")
-    time.sleep(0.06)
     bench.publish_sweep()
     assert bench.valid(bench.next_frame()) == {"lidar": True, "camera_left": False, "camera_right": True}
     fault = bench.wait_for_fault("bad_image camera_left")
@@ -108,8 +107,6 @@ def test_points_that_are_not_finite_are_left_out(bench: FusionBench) -> None:
     points = grid_of_points(100)
     points[::2, 1] = np.nan
     points[1, 0] = np.inf
-    bench.publish_all()
-    bench.next_frame()
     bench.publish_sweep(points)
     tensors = bench.tensors(bench.next_frame())
     assert tensors["points_nc"].shape == (49, 5)
@@ -119,7 +116,6 @@ def test_points_that_are_not_finite_are_left_out(bench: FusionBench) -> None:
 @pytest.mark.parametrize("points", [np.zeros((0, 4)), np.full((50, 4), np.nan)], ids=["zero-size", "all NaN"])
 def test_a_blind_lidar_is_masked_but_the_cameras_go_on(bench: FusionBench, points: np.ndarray) -> None:
     bench.publish_image("camera_left")
-    time.sleep(0.06)
     bench.publish_sweep(points)
     frame = bench.next_frame()
     assert bench.valid(frame) == {"lidar": False, "camera_left": True, "camera_right": False}
@@ -139,6 +135,7 @@ def test_wrong_point_fields_and_cut_off_clouds_are_refused(bench: FusionBench) -
     bench.publish_sweep(fields=wrong)
     assert not bench.valid(bench.next_frame())["lidar"]
     assert "no field 'x'" in bench.wait_for_fault("bad_points lidar").message
+    bench.later(0.1)
     bench.publish_sweep(data=array.array("B", b"12345"))
     bench.wait(lambda: bench.node._account.snapshot().rejected["lidar"] == 2, "the second refusal")
 
@@ -146,7 +143,6 @@ def test_wrong_point_fields_and_cut_off_clouds_are_refused(bench: FusionBench) -
 def test_without_camera_info_a_camera_is_masked_until_it_comes() -> None:
     with FusionBench(calibrated=False) as bench:
         bench.calibrate(cameras=["camera_right"])
-        time.sleep(0.2)
         bench.publish_all()
         assert bench.valid(bench.next_frame()) == {"lidar": True, "camera_left": False, "camera_right": True}
         assert (
@@ -154,7 +150,7 @@ def test_without_camera_info_a_camera_is_masked_until_it_comes() -> None:
             in bench.wait_for_fault("no_calibration camera_left").message
         )
         bench.publish_info("camera_left")
-        time.sleep(0.1)
+        bench.later(0.2)
         bench.publish_all()
         assert all(bench.valid(bench.next_frame()).values())
 
@@ -162,11 +158,10 @@ def test_without_camera_info_a_camera_is_masked_until_it_comes() -> None:
 def test_without_extrinsics_sweeps_are_dropped_until_they_come() -> None:
     with FusionBench(calibrated=False) as bench:
         bench.calibrate(transforms=False)
-        time.sleep(0.2)
         bench.publish_sweep()
         assert "'roof' is not known" in bench.wait_for_fault("no_calibration lidar").message
         bench.publish_transforms()
-        time.sleep(0.1)
+        bench.later(0.1)
         bench.publish_sweep()
         assert bench.valid(bench.next_frame())["lidar"]
         status = bench.finish()
@@ -191,35 +186,33 @@ def test_stamps_that_jump_back_start_anew_and_small_steps_back_are_dropped(bench
 
 
 def test_a_camera_that_stops_is_masked_and_named(bench: FusionBench) -> None:
-    for _ in range(15):
+    for _ in range(5):
+        bench.later(0.1)
         bench.publish_image("camera_right")
-        time.sleep(0.06)
         bench.publish_sweep()
-        time.sleep(0.04)
+        frame = bench.next_frame()
+        assert bench.valid(frame) == {"lidar": True, "camera_left": False, "camera_right": True}
     assert "/t/left/image/compressed" in bench.wait_for_fault("silent camera_left").message
-    assert not any(bench.valid(frame)["camera_left"] for frame in bench.frames)
     status = bench.finish()
-    assert status.frames_in == 15
-    assert status.frames_masked == status.frames_out > 10
+    assert (status.frames_in, status.frames_out, status.frames_masked) == (5, 5, 5)
+    assert list(status.masked) == [0, 5, 0]
 
 
-def test_cameras_go_on_when_the_lidar_stops(bench: FusionBench) -> None:
-    bench.publish_all()
-    bench.next_frame()
-    for _ in range(20):
+def test_cameras_go_on_when_the_lidar_stops() -> None:
+    with FusionBench(fallback_after_s=1.5, fallback_max_rate_hz=100.0) as bench:
+        time.sleep(1.6)  # so long nothing came from the LiDAR
         bench.publish_image("camera_left")
-        bench.publish_image("camera_right")
-        time.sleep(0.05)
-    bench.wait(lambda: len(bench.frames) > 5, "fallback frames")
-    assert not any(bench.valid(frame)["lidar"] for frame in bench.frames[1:])
-    assert all(bench.valid(frame)["camera_left"] for frame in bench.frames[1:])
-    assert len({frame.header.stamp.nanosec for frame in bench.frames}) == len(bench.frames), (
-        "one frame for each image"
-    )
-    status = bench.finish()
-    assert (status.frames_in, status.frames_out) == (1, 1)
-    assert status.frames_fallback == len(bench.frames) - 1
-    assert status.frames_masked == 0
+        bench.wait(lambda: bench.frames, "the first fallback frame")
+        for number in range(1, 5):
+            bench.later(0.2)
+            bench.publish_image("camera_right")
+            bench.publish_image("camera_left")  # the first camera that lives sets the pace
+            frame = bench.wait(lambda n=number: len(bench.frames) > n and bench.frames[n], "a fallback frame")
+            assert bench.valid(frame) == {"lidar": False, "camera_left": True, "camera_right": True}
+            assert bench.tensors(frame)["points_nc"].shape == (0, 5)
+        status = bench.finish()
+        assert (status.frames_in, status.frames_out, status.frames_masked) == (0, 0, 0)
+        assert status.frames_fallback == len(bench.frames) == 5
 
 
 def test_a_rig_without_cameras() -> None:
@@ -228,6 +221,7 @@ def test_a_rig_without_cameras() -> None:
         frame = bench.next_frame()
         assert bench.valid(frame) == {"lidar": True}
         assert bench.tensors(frame)["images_vhwc"].shape[0] == 0
+        bench.later(0.1)
         bench.publish_sweep(np.zeros((0, 4)))
         bench.wait(
             lambda: bench.node._account.snapshot().drops == {"no_valid_sensor": 1}, "the empty frame's drop"
@@ -237,7 +231,6 @@ def test_a_rig_without_cameras() -> None:
 def test_a_rig_without_lidar_is_triggered_by_its_first_camera() -> None:
     with FusionBench(RIG_WITHOUT_LIDAR) as bench:
         bench.publish_image("camera_right")
-        time.sleep(0.06)
         bench.publish_image("camera_left")
         frame = bench.next_frame()
         assert bench.valid(frame) == {"camera_left": True, "camera_right": True}
@@ -256,7 +249,6 @@ def test_raw_images_with_padded_rows() -> None:
         image = Image(width=SIZE[0], height=SIZE[1], encoding="bgr8", step=pixels.shape[1])
         image.data = array.array("B", pixels.tobytes())
         bench.publish_raw_image("camera_left", image)
-        time.sleep(0.1)
         bench.publish_sweep()
         frame = bench.next_frame()
         assert bench.valid(frame)["camera_left"]
@@ -267,7 +259,6 @@ def test_png_images() -> None:
     with FusionBench() as bench:
         image = np.full((SIZE[1], SIZE[0], 3), (1, 2, 3), dtype=np.uint8)
         bench.publish_image("camera_left", cv2.imencode(".png", image)[1].tobytes())
-        time.sleep(0.06)
         bench.publish_sweep()
         frame = bench.next_frame()
         assert bench.valid(frame)["camera_left"]
@@ -275,34 +266,43 @@ def test_png_images() -> None:
 
 
 def test_old_odometry_is_not_used(bench: FusionBench) -> None:
-    bench.publish_odometry(4.0, age_s=5.0)
-    time.sleep(0.06)
-    bench.publish_all()
-    announcement = bench.next_frame()
-    handles = {handle.name for handle in announcement.tensors}
-    assert bench.node._fresh_motion(bench.now_ns()) is None
-    bench.publish_odometry(4.0, 0.5)
-    time.sleep(0.1)
-    motion = bench.node._fresh_motion(bench.now_ns())
-    assert (motion.speed, motion.yaw_rate) == (4.0, 0.5)
+    bench.publish_odometry(4.0, 0.5, age_s=5.0)
     bench.publish_odometry(float("nan"))
     bench.wait_for_fault("bad_odometry")
-    assert "points_nc" in handles
+    assert bench.node._motion.speed == 4.0
+    bench.publish_all()
+    assert bench.valid(bench.next_frame())["lidar"]
+    assert bench.node._fresh_motion(bench.moment_ns) is None
+    bench.publish_odometry(4.0, 0.5)
+    assert bench.node._fresh_motion(bench.moment_ns).yaw_rate == 0.5
 
 
 def test_a_full_stack_takes_the_newest_sweep_and_counts_the_others() -> None:
     # Nobody finishes the frames, so only one is admitted until its time is over.
-    with FusionBench(max_in_flight=1, in_flight_timeout_s=1.0) as bench:
-        for _ in range(10):
+    with FusionBench(max_in_flight=1, in_flight_timeout_s=20.0) as bench:
+        bench.publish_sweep()
+        first = bench.next_frame()
+        for _ in range(8):
+            bench.later(0.1)
             bench.publish_sweep()
-            time.sleep(0.03)
-        bench.next_frame()
-        second = bench.next_frame()
+        newest = bench.stamp()
+        for head in bench.context.bundle.task_heads().values():
+            bench.report(first.trace_id, head)
+        assert bench.next_frame().header.stamp == newest
         account = bench.finish()
-        assert account.frames_in == 10
-        assert account.frames_out == 2
-        assert dict(zip(account.drop_reasons, account.drop_counts, strict=True)) == {"busy": 8}
-        assert second.header.stamp.nanosec != bench.frames[0].header.stamp.nanosec
+        assert (account.frames_in, account.frames_out) == (9, 2)
+        assert dict(zip(account.drop_reasons, account.drop_counts, strict=True)) == {"busy": 7}
+
+
+def test_a_component_that_fails_lets_the_next_frame_in() -> None:
+    with FusionBench(max_in_flight=1, in_flight_timeout_s=20.0) as bench:
+        bench.publish_sweep()
+        first = bench.next_frame()
+        bench.later(0.1)
+        bench.publish_sweep()
+        for stage in bench.context.bundle.consumers_of("sensor_fusion"):
+            bench.report(first.trace_id, stage, StageTiming.OUTCOME_FAILED)
+        bench.next_frame()
 
 
 def test_a_node_starts_again_after_deactivation(bench: FusionBench) -> None:
@@ -310,8 +310,8 @@ def test_a_node_starts_again_after_deactivation(bench: FusionBench) -> None:
     bench.next_frame()
     bench.finish()
     assert bench.node.trigger_activate().name == "SUCCESS"
-    bench.wait(lambda: bench._publishers["lidar"].get_subscription_count() > 0, "the new subscription")
-    time.sleep(0.3)
+    bench.wait_for_subscriptions()
+    bench.later(0.1)
     bench.publish_sweep()
     assert bench.valid(bench.next_frame())["lidar"]
     assert bench.finish().frames_in == 2
