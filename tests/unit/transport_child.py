@@ -9,7 +9,7 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from typing import Any
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 100.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
