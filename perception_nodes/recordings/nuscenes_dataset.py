@@ -34,7 +34,7 @@ from perception_nodes.recordings.items import (
     OdometryItem,
     PointsItem,
 )
-from perception_nodes.recordings.nuscenes_labels import camera_modality, detection_class
+from perception_nodes.recordings.nuscenes_labels import DETECTION_CLASSES, camera_modality, detection_class
 
 LIDAR_CHANNEL = "LIDAR_TOP"
 POINT_FIELDS = ("x", "y", "z", "intensity", "ring")
@@ -190,7 +190,7 @@ class NuscenesDatasetRecording:
                 by_token[row["token"]] = row
                 # data sets in the nuScenes format may name detection classes directly
                 category = instances[row["instance_token"]]
-                label = detection_class(category) or (category if "." not in category else None)
+                label = detection_class(category) or (category if category in DETECTION_CLASSES else None)
                 if label is not None:
                     world_annotations[row["sample_token"]].append((label, row))
         key_frames = {

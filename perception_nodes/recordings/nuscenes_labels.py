@@ -22,6 +22,9 @@ _DETECTION_CLASS = {
 }
 
 
+DETECTION_CLASSES = frozenset(_DETECTION_CLASS.values())
+
+
 def detection_class(category: str) -> str | None:
     """Returns the detection class of a nuScenes category, None for categories outside the detection task."""
     return _DETECTION_CLASS.get(category)
