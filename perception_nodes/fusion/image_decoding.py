@@ -60,6 +60,8 @@ RAW_ENCODINGS: dict[str, RawEncoding] = {
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: What may follow a byte 0xFF inside a scan: stuffing, fill, restart markers (ITU-T T.81, section B.1.1.5).
+_MAY_FOLLOW_FF = np.isin(np.arange(256), (0x00, 0xFF, *range(0xD0, 0xD8)))
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -97,25 +99,17 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
             break
     if size is None:
         raise ImageError("JPEG has no frame header")
-    # Inside the picture data a 0xFF byte is always followed by zero or a marker, so that its end cannot be
-    # mistaken.
-    end = data.rfind(b"\xff\xd9")
+    # A file with one scan holds no second start of scan; between the scans of a progressive file lie segments
+    # that may hold any bytes.
+    is_single_scan = data.find(b"\xff\xda", position) < 0
+    end = data.find(b"\xff\xd9", position) if is_single_scan else data.rfind(b"\xff\xd9")
     if end < position:
         raise ImageError(f"JPEG is cut off: no end-of-image marker in {len(data)} bytes")
-    picture = np.frombuffer(data, np.uint8, end - position, position)
-    following = picture[1:][picture[:-1] == 0xFF]
-    # 0x00 stuffing, 0xFF fill, D0-D7 restart; tables, scans, comments and restart intervals between the scans
-    # of a progressive file
-    known = (
-        (following == 0x00)
-        | (following == 0xFF)
-        | ((following >= 0xD0) & (following <= 0xD7))
-        | np.isin(following, (0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE))
-    )
-    # Segments between progressive scans may hold any bytes; a file with a single scan may not.
-    progressive = b"\xff\xda" in picture.tobytes()
-    if not progressive and not known.all():
-        raise ImageError("JPEG picture data is corrupt: it holds markers that cannot occur there")
+    if is_single_scan:
+        picture = np.frombuffer(data, np.uint8, end - position, position)
+        following = picture[1:][picture[:-1] == 0xFF]
+        if not _MAY_FOLLOW_FF[following].all():
+            raise ImageError("JPEG picture data is corrupt: it holds markers that cannot occur there")
     return size
 
 

@@ -27,7 +27,7 @@ PNG = cv2.imencode(".png", BGR)[1].tobytes()
 
 
 @pytest.mark.parametrize(
-    "data", [JPEG, PROGRESSIVE, PNG, cv2.imencode(".bmp", BGR)[1].tobytes(), JPEG + bytes(7)]
+    "data", [JPEG, PROGRESSIVE, PNG, cv2.imencode(".bmp", BGR)[1].tobytes(), JPEG + b"\xff\xd9\xff\x10"]
 )
 def test_compressed_images(data: bytes) -> None:
     image = decode_compressed(data, expected_size=(WIDTH, HEIGHT))
