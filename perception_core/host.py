@@ -123,8 +123,8 @@ def _missing(resolved: ResolvedDeployment, host: str, facts: HostFacts) -> Itera
         module, remedy = BACKEND_MODULES[device.backend]
         if module not in facts.modules:
             yield (
-                f"backend '{device.backend}' of '{name}' needs module '{module}', which is absent; "
-                f"{remedy}, or choose another (devices.{name}.backend:=torch)"
+                f"backend '{device.backend}' of device '{name}' needs the module '{module}', "
+                f"which is not installed; {remedy}, or choose another (devices.{name}.backend:=torch)"
             )
     for name, process in resolved.process_specs.items():
         if process.cores and resolved.host_of(name) == host:
