@@ -39,7 +39,7 @@ def run(
     ] = None,
     rig: Annotated[str | None, typer.Option(help="Rig of the recording; default: that of its kind.")] = None,
     seconds: Annotated[float, typer.Option(help="Seconds measured in each deployment.", min=5.0)] = 30.0,
-    rate: Annotated[float, typer.Option(help="Speed of the replay.", gt=0.0)] = 0.2,
+    rate: Annotated[float, typer.Option(help="Speed of the replay.", min=0.01)] = 0.2,
     warm_up: Annotated[int, typer.Option(help="Frames not counted at the start.", min=0)] = 5,
 ) -> dict[str, Any]:
     """Runs each deployment in turn."""
@@ -93,9 +93,9 @@ def _recording_and_rig(recording: Path | None, rig: str | None) -> tuple[Path, s
     from perception_nodes.recordings.recording import open_recording
 
     if recording is None:
-        from training.synth.recording import default_cache_dir, ensure_demo_recording
+        from training.synth.recording import ensure_demo_recording
 
-        recording = ensure_demo_recording(default_cache_dir())
+        recording = ensure_demo_recording()
     if rig is None:
         rig = open_recording(recording).suggested_rig or "synthetic"
     return recording.resolve(), rig

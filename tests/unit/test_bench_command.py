@@ -34,6 +34,7 @@ def tiny_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source tree with one benchmark that writes everywhere it should not."""
     folder = tmp_path / "benchmarks"
     folder.mkdir()
+    (folder / "__init__.py").touch()  # else a regular package of that name further down sys.path wins
     (folder / "noisy.py").write_text(
         '"""Counts to a limit; unit: one."""\n'
         "import os\n"
