@@ -170,9 +170,10 @@ def build_configuration(model: str, defaults: dict[str, Any], arguments: dict[st
     Raises:
         ConfigurationError: An argument is unknown or wrong.
     """
-    merged = dict(defaults)
-    for key, value in arguments.items():
-        merged[key] = {**merged[key], **value} if isinstance(value, dict) and key in merged else value
+    merged = FullerConfig().model_dump()
+    for layer in (defaults, arguments):
+        for key, value in layer.items():
+            merged[key] = {**merged[key], **value} if isinstance(value, dict) and key in merged else value
     try:
         return FullerConfig.model_validate(merged)
     except pydantic.ValidationError as error:
