@@ -90,15 +90,11 @@ def _frames_of(
 
 
 def _recording_and_rig(recording: Path | None, rig: str | None) -> tuple[Path, str]:
-    from perception_nodes.recordings.recording import open_recording
+    from mmmt_cli.demo import default_recording, rig_of
 
     if recording is None:
-        from training.synth.recording import ensure_demo_recording
-
-        recording = ensure_demo_recording()
-    if rig is None:
-        rig = open_recording(recording).suggested_rig or "synthetic"
-    return recording.resolve(), rig
+        recording = default_recording()
+    return recording.resolve(), rig or rig_of(recording)
 
 
 class _TimingCollector:

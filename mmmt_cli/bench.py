@@ -71,7 +71,11 @@ def _stdout_is_stderr() -> Iterator[Callable[[str], None]]:
     real = os.dup(1)
     os.dup2(2, 1)
     try:
-        with os.fdopen(real, "w", encoding="utf-8", closefd=False) as output:
+        # Python's own stream too: it may have been replaced by one that does not write to descriptor 1.
+        with (
+            os.fdopen(real, "w", encoding="utf-8", closefd=False) as output,
+            contextlib.redirect_stdout(sys.stderr),
+        ):
 
             def write(text: str) -> None:
                 output.write(text)
