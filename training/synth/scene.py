@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class Scene:
         self._colour_3m = np.ascontiguousarray(mesh.colour_m3.T, dtype=np.float32)
         self._material_m = mesh.material_m
         self._instance_m = mesh.instance_m
-        self._tensor: Any = o3d.core.Tensor
+        self._tensor = cast(Any, o3d.core.Tensor)
         self._no_hit = o3d.t.geometry.RaycastingScene.INVALID_ID
         self._scene = o3d.t.geometry.RaycastingScene()
         self._scene.add_triangles(
