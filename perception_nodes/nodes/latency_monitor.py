@@ -26,6 +26,7 @@ from perception_core.platform.path_latency import (
 from perception_nodes import topics
 from perception_nodes.nodes.number_parameter import declare_number
 from perception_nodes.nodes.timing_record import TimingRecord
+from perception_nodes.runtime.drain import drained
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, host_id, monotonic_ns
 
 NODE_NAME = "latency_monitor"
@@ -217,24 +218,25 @@ class LatencyMonitorNode(StackNode):
 
     # -- work ------------------------------------------------------------------------------------------------
 
-    def _on_timing(self, message: StageTiming) -> None:
-        received_ns = monotonic_ns()
-        if self._tracker is None:
+    def _on_timing(self, first: StageTiming) -> None:
+        tracker = self._tracker
+        if tracker is None:
             return
-        try:
-            report = stage_report(message)
-        except ValueError as error:
-            self.fault(
-                "timing", f"a StageTiming of '{message.stage}' is not understood: {error}", error=False
-            )
-            return
-        if self._record is not None:
-            self._record.add(report, message.device, message.process)
-        reason = self._tracker.accept(report, received_ns)
-        if reason is not None and reason != "stage is on no path":
-            self.fault(
-                f"timing {report.stage}", f"{reason}; such reports do not count as outputs", error=False
-            )
+        for message in drained(self._subscription, first):
+            try:
+                report = stage_report(message)
+            except ValueError as error:
+                self.fault(
+                    "timing", f"a StageTiming of '{message.stage}' is not understood: {error}", error=False
+                )
+                continue
+            if self._record is not None:
+                self._record.add(report, message.device, message.process)
+            reason = tracker.accept(report, monotonic_ns())
+            if reason is not None and reason != "stage is on no path":
+                self.fault(
+                    f"timing {report.stage}", f"{reason}; such reports do not count as outputs", error=False
+                )
 
     def _publish_status(self) -> None:
         if self._tracker is None:

@@ -37,6 +37,7 @@ from perception_nodes import topics
 from perception_nodes.nodes.control import ControlNode
 from perception_nodes.nodes.control_conversions import judged_command
 from perception_nodes.nodes.latency_monitor import LatencyMonitorNode
+from perception_nodes.runtime.drain import drained
 from perception_nodes.runtime.stack_node import ProcessContext, host_id
 
 FRAME_PERIOD_S = 0.1
@@ -198,12 +199,10 @@ class SafetySide:
         self.latency: list[tuple[float, LatencyStatus]] = []
         self.timings: list[tuple[float, StageTiming]] = []
         self.diagnostics: list[tuple[float, Any]] = []
-        keep = self._keep
-        subscribe = self.probe.create_subscription
-        subscribe(ControlCommand, topics.CONTROL_COMMAND, keep(self.commands), topics.reliable(200))
-        subscribe(LatencyStatus, topics.LATENCY_STATUS, keep(self.latency), topics.reliable(50))
-        subscribe(StageTiming, topics.TIMING, keep(self.timings), topics.reliable(200))
-        subscribe(
+        self._listen(ControlCommand, topics.CONTROL_COMMAND, self.commands)
+        self._listen(LatencyStatus, topics.LATENCY_STATUS, self.latency)
+        self._listen(StageTiming, topics.TIMING, self.timings)
+        self.probe.create_subscription(
             DiagnosticArray,
             topics.DIAGNOSTICS,
             lambda array: self.diagnostics.extend((time.monotonic(), status) for status in array.status),
@@ -228,9 +227,16 @@ class SafetySide:
             thread.start()
         self.stages.start()
 
-    @staticmethod
-    def _keep(store: list[tuple[float, Any]]) -> Callable[[Any], None]:
-        return lambda message: store.append((time.monotonic(), message))
+    def _listen(self, message_type: type[Any], topic: str, store: list[tuple[float, Any]]) -> None:
+        """Stores messages with the time at which they were taken; takes all that wait, or a busy machine
+        fools the test.
+        """
+
+        def take(first: Any) -> None:
+            messages = drained(subscription, first)
+            store.extend((time.monotonic(), message) for message in messages)
+
+        subscription = self.probe.create_subscription(message_type, topic, take, topics.reliable(200))
 
     def close(self) -> None:
         self.stages.close()
