@@ -50,8 +50,7 @@ def demo(
     """Play a recording through the stack and write a report.
 
     Exit code 0: frames were processed, every control command was safe, the report is whole. 1: one of these
-    is not so, the
-    reason is printed. 2: a configuration error.
+    is not so, the reason is printed. 2: a configuration error.
     """
     from mmmt_cli.report_run import RunOptions, prepare, run
     from perception_core.deployment import load_deployment

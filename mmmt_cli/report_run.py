@@ -1,6 +1,4 @@
-"""Runs a stack with a recorder beside it, shows how it goes and writes the report: `mmmt demo` and `mmmt
-launch --report`.
-"""
+"""Runs a stack with a recorder beside it and writes the report: `mmmt demo`, `mmmt launch --report`."""
 
 from __future__ import annotations
 
@@ -101,8 +99,7 @@ def run(resolved: ResolvedDeployment, options: RunOptions) -> int:
 
     Returns:
         0: frames were processed and all is well. 1: nothing came out, a process gave up, a command was
-            unsafe or the report is
-        incomplete; the reason is printed. 2: a configuration error.
+        unsafe or the report is incomplete; the reason is printed. 2: a configuration error.
     """
     from rich.console import Console
 

@@ -16,6 +16,20 @@ settings.load_profile("mmmt")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROS_TESTS = REPOSITORY / "tests" / "ros"
+#: Tests with real nodes whose outcome does not depend on how busy the machine is. The others start several
+#: processes and wait for them to react in time: `make test-all` runs them, on a machine that does nothing
+#: else.
+ALWAYS_RUN = frozenset({"test_component_chain.py"})
+#: Simulations and property tests that take minutes on two slow cores.
+NEED_MUCH_TIME = frozenset(
+    {
+        "test_control_closed_loop.py",
+        "test_synth.py",
+        "test_transport_processes.py",
+        "test_models.py",
+        "test_backends.py",
+    }
+)
 DOMAINS = range(1, 101)  # above that, Fast DDS's ports run into those the kernel hands out
 
 # Held open as long as this process lives: the lock in it is what keeps the domain ours.
@@ -40,6 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if ROS_TESTS in item.path.parents:
             item.add_marker(pytest.mark.ros)
+            if item.path.name not in ALWAYS_RUN:
+                item.add_marker(pytest.mark.slow)
+        elif item.path.name in NEED_MUCH_TIME:
+            item.add_marker(pytest.mark.slow)
     with_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if with_gpu and not _has_cuda():
         for item in with_gpu:

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from perception_nodes.report.message_log import read_log
 from perception_nodes.report.recorder import MESSAGES_FILE, RECORDER_FILE
 from perception_nodes.report.report import Report, write_report
 from perception_nodes.report.run_facts import RunFacts
+from perception_nodes.runtime.parent_death import PARENT_VARIABLE
 from perception_nodes.runtime.process_list import ExtraProcess, build_process_list
 
 
@@ -35,18 +36,24 @@ class RecorderProcess:
 
         self.process = subprocess.Popen(
             description.command,
-            env={**os.environ, **description.environment},
+            env={**os.environ, **description.environment, PARENT_VARIABLE: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             preexec_fn=limit,
         )
 
+    def close(self) -> None:
+        """Ends it whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
     def stop(self) -> str:
         """Stops it as the supervisor does; returns all it said."""
         self.process.send_signal(signal.SIGINT)
         try:
-            said, _ = self.process.communicate(timeout=20)
+            said, _ = self.process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             said, _ = self.process.communicate()
@@ -67,6 +74,19 @@ def resolved(tmp_path: Path, out: Path) -> ResolvedDeployment:
         f"parameters.recorder.out:={out}",
         "parameters.recorder.snapshot_period_s:=0.5",
     )
+
+
+@pytest.fixture
+def start_recorder(resolved: ResolvedDeployment) -> Iterator[Callable[..., RecorderProcess]]:
+    started: list[RecorderProcess] = []
+
+    def start(limit_bytes: int | None = None) -> RecorderProcess:
+        started.append(RecorderProcess(resolved, limit_bytes))
+        return started[-1]
+
+    yield start
+    for recorder in started:
+        recorder.close()
 
 
 @pytest.fixture
@@ -91,9 +111,12 @@ def drive(stack: SyntheticStack, frames: int, latency_ms: float = 60.0) -> None:
 
 
 def test_everything_published_is_recorded_and_reported(
-    stack: SyntheticStack, resolved: ResolvedDeployment, out: Path
+    stack: SyntheticStack,
+    start_recorder: Callable[..., RecorderProcess],
+    resolved: ResolvedDeployment,
+    out: Path,
 ) -> None:
-    recorder = RecorderProcess(resolved)
+    recorder = start_recorder()
     stack.wait_for_recorder()
     drive(stack, 20)
     stack.fault("sensor_fusion: corrupt_image camera_back", "JPEG is cut off", count=3)
@@ -125,8 +148,13 @@ def test_everything_published_is_recorded_and_reported(
     assert "bev-map" in page
 
 
-def test_lost_commands_are_noticed(stack: SyntheticStack, resolved: ResolvedDeployment, out: Path) -> None:
-    recorder = RecorderProcess(resolved)
+def test_lost_commands_are_noticed(
+    stack: SyntheticStack,
+    start_recorder: Callable[..., RecorderProcess],
+    resolved: ResolvedDeployment,
+    out: Path,
+) -> None:
+    recorder = start_recorder()
     stack.wait_for_recorder()
     stack.frame()
     stack.command()
@@ -139,9 +167,12 @@ def test_lost_commands_are_noticed(stack: SyntheticStack, resolved: ResolvedDepl
 
 
 def test_a_file_size_limit_ends_the_recording_with_one_error(
-    stack: SyntheticStack, resolved: ResolvedDeployment, out: Path
+    stack: SyntheticStack,
+    start_recorder: Callable[..., RecorderProcess],
+    resolved: ResolvedDeployment,
+    out: Path,
 ) -> None:
-    recorder = RecorderProcess(resolved, limit_bytes=20_000)
+    recorder = start_recorder(limit_bytes=20_000)
     stack.wait_for_recorder()
     drive(stack, 30, latency_ms=20.0)
     said = recorder.stop()
@@ -153,11 +184,14 @@ def test_a_file_size_limit_ends_the_recording_with_one_error(
 
 
 def test_a_full_disk_ends_the_recording_with_one_error(
-    stack: SyntheticStack, resolved: ResolvedDeployment, out: Path
+    stack: SyntheticStack,
+    start_recorder: Callable[..., RecorderProcess],
+    resolved: ResolvedDeployment,
+    out: Path,
 ) -> None:
     out.mkdir()
     (out / MESSAGES_FILE).symlink_to("/dev/full")
-    recorder = RecorderProcess(resolved)
+    recorder = start_recorder()
     stack.wait_for_recorder()
     drive(stack, 10, latency_ms=20.0)
     said = recorder.stop()
@@ -170,9 +204,12 @@ def test_a_full_disk_ends_the_recording_with_one_error(
 
 
 def test_a_killed_recorder_still_gives_a_report(
-    stack: SyntheticStack, resolved: ResolvedDeployment, out: Path
+    stack: SyntheticStack,
+    start_recorder: Callable[..., RecorderProcess],
+    resolved: ResolvedDeployment,
+    out: Path,
 ) -> None:
-    recorder = RecorderProcess(resolved)
+    recorder = start_recorder()
     stack.wait_for_recorder()
     drive(stack, 10)
     time.sleep(0.8)
