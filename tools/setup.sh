@@ -73,8 +73,8 @@ install_python_packages() {
     # --no-deps: the lock is complete, and a CUDA build of torch must not bring its libraries along. The constraint
     # also holds for the environments in which pip builds the few packages that have no wheel.
     PIP_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        $VENV/bin/python -m pip install --quiet --no-deps -r requirements.lock
-    $VENV/bin/python -m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check -e .
+        $VENV/bin/python -m pip install -qq --no-deps -r requirements.lock
+    $VENV/bin/python -m pip install -qq --no-deps --no-build-isolation --disable-pip-version-check -e .
     $VENV/bin/python - <<'EOF'
 from importlib.metadata import version
 
