@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_core.geometry import planar_motion, rotation_about_z, transform_of
-from training.synth.bag_writer import BagWriter
+from training.bags.writer import BagWriter
 
 START_NS = 1_700_000_000_000_000_000
 

@@ -21,7 +21,7 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from perception_core.rig import LidarSensor, Rig
-from training.synth.bag_writer import BagWriter
+from training.bags.writer import BagWriter
 
 VEHICLE = ForeignVehicle(cameras=3, size=(160, 90))
 FOREIGN_RIG = Rig(name="foreign", lidar=LidarSensor(topic=VEHICLE.lidar_topic))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from perception_core.geometry import box_corners, inverse, points_in_box, transform_points
+from training.bags.message_types import interface_folder
 from training.synth import layout, models
-from training.synth.bag_writer import interface_folder
 from training.synth.mesh import NO_INSTANCE, Material, Mesh, box, cylinder, ellipsoid, merged
 from training.synth.recording import (
     GROUND_TRUTH_OBJECTS,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import training.bags
 from perception_core.geometry import (
     compose,
     inverse,
@@ -30,7 +31,8 @@ from perception_core.geometry import (
 )
 from perception_core.resources import find_named
 from perception_core.rig import Rig, load_rig
-from training.synth.bag_writer import AnnotatedBox, BagWriter
+from training.bags.messages import AnnotatedBox
+from training.bags.writer import BagWriter
 from training.synth.camera import CameraRenderer, nuscenes_like_cameras
 from training.synth.lidar import nuscenes_like_lidar, sweep
 from training.synth.scene import Scene, points_per_instance
@@ -366,7 +368,8 @@ def content_key(options: DriveOptions) -> str:
     found.
     """
     digest = hashlib.sha256(repr(sorted(dataclasses.asdict(options).items())).encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    generator, bags = Path(__file__).parent, Path(training.bags.__file__).parent
+    for file in [*sorted(generator.glob("*.py")), *sorted(bags.glob("*.py"))]:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
