@@ -49,6 +49,8 @@ SENSOR_TYPES: dict[str, type] = {
 _FOREIGN_CLOCK_NS = 10_000_000_000
 _STATUS_PERIOD_S = 0.5
 _SILENCE_S = 1.0
+#: Drivers and sensor_fusion start in any order: a sensor not yet heard has this long.
+_FIRST_MESSAGE_S = 5.0
 
 
 def stamp_ns(stamp: Time) -> int:
@@ -434,6 +436,7 @@ class SensorFusionNode(StackNode):
         assert self._assembler is not None and self._writer is not None
         trigger = pending.trigger
         frame = self._assembler.assemble(trigger.stamp_ns, selection, self._fresh_motion(trigger.stamp_ns))
+        assembled_ns = monotonic_ns()
         for modality in frame.rejected:
             self._account.rejected(modality)
         for fault in frame.faults:
@@ -473,6 +476,7 @@ class SensorFusionNode(StackNode):
             queued_ns=trigger.received_ns,
             started_ns=started_ns,
             done_ns=done_ns,
+            compute_ns=assembled_ns - started_ns,
         )
         return "", set(self._used) - frame.valid
 
@@ -501,7 +505,7 @@ class SensorFusionNode(StackNode):
             with self._wake:
                 silent_ns = self._synchronizer.silent_for_ns(modality, now_ns)
             silent_s = (now_ns - self._started_ns if silent_ns is None else silent_ns) * 1e-9
-            if silent_s > _SILENCE_S:
+            if silent_s > (_FIRST_MESSAGE_S if silent_ns is None else _SILENCE_S):
                 self._report_silence(modality, silent_s, ever_heard=silent_ns is not None)
 
     def _report_silence(self, modality: str, silent_s: float, ever_heard: bool) -> None:

@@ -18,6 +18,7 @@ from perception_core.bundle import Bundle
 from perception_core.deployment import Deployment
 from perception_core.rig import Rig
 from perception_nodes import topics
+from perception_nodes.runtime.fault_log import FaultLog
 
 
 def monotonic_ns() -> int:
@@ -71,9 +72,6 @@ class StackNode(LifecycleNode):
     with its message logged; it does not end the process.
     """
 
-    #: Seconds between two repeats of one kind of fault in the log and on /diagnostics.
-    FAULT_PERIOD_S = 1.0
-
     def __init__(self, context: ProcessContext, name: str) -> None:
         """Creates the node with the parameters the deployment gives it.
 
@@ -90,8 +88,7 @@ class StackNode(LifecycleNode):
         )
         self.process_context = context
         self._host = host_id()
-        self._last_fault: dict[str, float] = {}
-        self._fault_counts: dict[str, int] = {}
+        self._faults = FaultLog()
         self._timing_publisher: Any = None
         self._diagnostics_publisher: Any = None
 
@@ -156,32 +153,27 @@ class StackNode(LifecycleNode):
     # -----------------------------------------------------------------------------------------------------
 
     def fault(self, kind: str, message: str, error: bool = True) -> None:
-        """Reports a fault: one log line and one /diagnostics entry a second for each kind, however often it
-        happens.
+        """Reports a fault: a log line, rarer the longer it lasts, and a /diagnostics entry a second.
 
         Args:
             kind: Short stable name, e.g. `corrupt_image camera_front`.
             message: What is wrong and what to do.
             error: Error level, else warning.
         """
-        self._fault_counts[kind] = self._fault_counts.get(kind, 0) + 1
-        now = time.monotonic()
-        if now - self._last_fault.get(kind, -1e9) < self.FAULT_PERIOD_S:
-            return
-        self._last_fault[kind] = now
-        count = self._fault_counts[kind]
-        text = f"{kind}: {message}" + (f" (seen {count} times)" if count > 1 else "")
-        if error:
-            self.get_logger().error(text)
-        else:
-            self.get_logger().warning(text)
-        if self._diagnostics_publisher is not None:
+        telling = self._faults.tell(kind, time.monotonic())
+        if telling.log:
+            text = f"{kind}: {message}" + (f" (seen {telling.count} times)" if telling.count > 1 else "")
+            if error:
+                self.get_logger().error(text)
+            else:
+                self.get_logger().warning(text)
+        if telling.publish and self._diagnostics_publisher is not None:
             status = DiagnosticStatus(
                 level=DiagnosticStatus.ERROR if error else DiagnosticStatus.WARN,
                 name=f"{self.get_name()}: {kind}",
                 message=message,
                 hardware_id=self.process_context.process,
-                values=[KeyValue(key="count", value=str(count))],
+                values=[KeyValue(key="count", value=str(telling.count))],
             )
             array = DiagnosticArray(status=[status])
             array.header.stamp = self.get_clock().now().to_msg()
