@@ -4,6 +4,8 @@ flicker.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,10 @@ from training.synth.mesh import Material
 from training.synth.noise import lattice, value_noise
 
 Float32Array = NDArray[np.float32]
+#: Makes albedo [3, N] and gloss [N] out of positions, normals, distances and base colours.
+Painter = Callable[
+    [Float32Array, Float32Array, Float32Array, Float32Array], tuple[Float32Array, Float32Array]
+]
 
 _FLOOR_HEIGHT = 3.1
 _GROUND_FLOOR_HEIGHT = 3.9
@@ -29,6 +35,8 @@ def surface(
     distance_n: Float32Array,
     colour_3n: Float32Array,
     material_n: NDArray[np.int64],
+    paint_ground: Painter | None = None,
+    lit_windows: float = 0.0,
 ) -> tuple[Float32Array, Float32Array]:
     """Paints points.
 
@@ -38,6 +46,8 @@ def surface(
         distance_n: Distance from the viewer in metres.
         colour_3n: Base colours, linear RGB.
         material_n: Materials.
+        paint_ground: Paints Material.GROUND; None: the demo's street.
+        lit_windows: Share of windows with light behind them; they get an albedo above 1.
 
     Returns:
         Albedo [3, N] and mirror-like reflectivity [N].
@@ -45,7 +55,7 @@ def surface(
     albedo = colour_3n.copy()
     gloss = np.zeros(albedo.shape[1], dtype=np.float32)
     for material, paint in (
-        (Material.GROUND, _ground),
+        (Material.GROUND, paint_ground or _ground),
         (Material.WALKWAY, _walkway),
         (Material.FACADE, _facade),
         (Material.ROOF, _roof),
@@ -56,6 +66,11 @@ def surface(
             albedo[:, at], gloss[at] = paint(
                 position_3n[:, at], normal_3n[:, at], distance_n[at], colour_3n[:, at]
             )
+    if lit_windows > 0:
+        at = np.flatnonzero(material_n == Material.FACADE)
+        albedo[:, at] = _with_lit_windows(
+            position_3n[:, at], normal_3n[:, at], albedo[:, at], gloss[at], lit_windows
+        )
     gloss[material_n == Material.CAR_PAINT] = 0.10
     gloss[material_n == Material.GLASS] = 0.22
     gloss[material_n == Material.METAL] = 0.05
@@ -103,10 +118,32 @@ def _walkway(
     return colour * shade.astype(np.float32), np.zeros(colour.shape[1], dtype=np.float32)
 
 
+def _along_wall(position: Float32Array, normal: Float32Array) -> Float32Array:
+    """Returns the horizontal coordinate in metres along an upright wall."""
+    result: Float32Array = normal[0] * position[1] - normal[1] * position[0]
+    return result
+
+
+_LIT_ROOM = rgb(2.4, 1.7, 0.85)
+
+
+def _with_lit_windows(
+    position: Float32Array, normal: Float32Array, albedo: Float32Array, gloss: Float32Array, share: float
+) -> Float32Array:
+    """Brightens that share of the panes, and every shop."""
+    column = np.floor(_along_wall(position, normal) / _WINDOW_SPACING).astype(np.int32)
+    upper = position[2] - layout.CURB_HEIGHT - _GROUND_FLOOR_HEIGHT
+    floor = np.floor(upper / _FLOOR_HEIGHT).astype(np.int32)
+    lit = (gloss > 0) & ((upper <= 0) | (lattice(column, floor, 15) < share))
+    room = 0.35 + 0.65 * lattice(column, floor, 16)
+    result: Float32Array = np.where(lit, _LIT_ROOM * room, albedo).astype(np.float32)
+    return result
+
+
 def _facade(
     position: Float32Array, normal: Float32Array, distance: Float32Array, colour: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    along: Float32Array = np.where(np.abs(normal[1]) > np.abs(normal[0]), position[0], position[1])
+    along = _along_wall(position, normal)
     height: Float32Array = position[2] - layout.CURB_HEIGHT
     upright = np.abs(normal[2]) < 0.5
     # brick courses, or the grain of plaster on lighter walls

@@ -4,7 +4,7 @@ to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -53,6 +53,42 @@ class Material(IntEnum):
     SIGN = 13  # retro-reflective
 
 
+class Semantic(IntEnum):
+    """What a surface is, numbered as the training classes of Cityscapes (`trainId`)."""
+
+    ROAD = 0
+    SIDEWALK = 1
+    BUILDING = 2
+    WALL = 3
+    FENCE = 4
+    POLE = 5
+    TRAFFIC_LIGHT = 6
+    TRAFFIC_SIGN = 7
+    VEGETATION = 8
+    TERRAIN = 9
+    SKY = 10
+    PERSON = 11
+    RIDER = 12
+    CAR = 13
+    TRUCK = 14
+    BUS = 15
+    TRAIN = 16
+    MOTORCYCLE = 17
+    BICYCLE = 18
+    OTHER = 255
+
+
+#: What a material is where nothing says otherwise.
+_SEMANTIC_OF_MATERIAL = {
+    Material.GROUND: Semantic.ROAD,
+    Material.WALKWAY: Semantic.SIDEWALK,
+    Material.FACADE: Semantic.BUILDING,
+    Material.ROOF: Semantic.BUILDING,
+    Material.FOLIAGE: Semantic.VEGETATION,
+    Material.BARK: Semantic.VEGETATION,
+}
+
+
 @dataclass(frozen=True)
 class Mesh:
     """Triangles.
@@ -63,6 +99,7 @@ class Mesh:
         colour_m3: Base colour of each triangle, linear RGB 0..1.
         material_m: Material of each triangle.
         instance_m: Object each triangle belongs to, or NO_INSTANCE.
+        semantic_m: What each triangle is, a `Semantic`.
     """
 
     vertices_n3: FloatArray
@@ -70,12 +107,22 @@ class Mesh:
     colour_m3: FloatArray
     material_m: NDArray[np.int64]
     instance_m: NDArray[np.int64]
+    semantic_m: NDArray[np.uint8]
 
     def moved(self, position_3: ArrayLike, yaw: float, instance: int | None = None) -> Mesh:
         """Returns a copy turned about z and moved; `instance` replaces every triangle's."""
         vertices = self.vertices_n3 @ rotation_about_z(yaw).T + np.asarray(position_3, dtype=np.float64)
         instances = self.instance_m if instance is None else np.full_like(self.instance_m, instance)
-        return Mesh(vertices, self.triangles_m3, self.colour_m3, self.material_m, instances)
+        return replace(self, vertices_n3=vertices, instance_m=instances)
+
+    def placed(self, world_from_object_44: FloatArray, instance: int) -> Mesh:
+        """Returns a copy transformed by a rigid 4x4 transform, every triangle belonging to `instance`."""
+        vertices = self.vertices_n3 @ world_from_object_44[:3, :3].T + world_from_object_44[:3, 3]
+        return replace(self, vertices_n3=vertices, instance_m=np.full_like(self.instance_m, instance))
+
+    def labelled(self, semantic: Semantic) -> Mesh:
+        """Returns a copy of which every triangle is `semantic`."""
+        return replace(self, semantic_m=np.full_like(self.semantic_m, int(semantic)))
 
 
 def merged(meshes: list[Mesh]) -> Mesh:
@@ -87,6 +134,7 @@ def merged(meshes: list[Mesh]) -> Mesh:
             np.zeros((0, 3)),
             np.zeros(0, np.int64),
             np.zeros(0, np.int64),
+            np.zeros(0, np.uint8),
         )
     offsets = np.cumsum([0, *(len(mesh.vertices_n3) for mesh in meshes[:-1])])
     return Mesh(
@@ -95,10 +143,12 @@ def merged(meshes: list[Mesh]) -> Mesh:
         np.concatenate([mesh.colour_m3 for mesh in meshes]),
         np.concatenate([mesh.material_m for mesh in meshes]),
         np.concatenate([mesh.instance_m for mesh in meshes]),
+        np.concatenate([mesh.semantic_m for mesh in meshes]),
     )
 
 
-def _mesh(vertices: ArrayLike, triangles: ArrayLike, colour: ArrayLike, material: Material) -> Mesh:
+def triangle_mesh(vertices: ArrayLike, triangles: ArrayLike, colour: ArrayLike, material: Material) -> Mesh:
+    """Makes a mesh of one colour and material out of vertices [N, 3] and triangles [M, 3]."""
     triangles_m3 = np.asarray(triangles, dtype=np.int64)
     count = len(triangles_m3)
     return Mesh(
@@ -107,6 +157,7 @@ def _mesh(vertices: ArrayLike, triangles: ArrayLike, colour: ArrayLike, material
         np.broadcast_to(np.asarray(colour, dtype=np.float64), (count, 3)).copy(),
         np.full(count, int(material), dtype=np.int64),
         np.full(count, NO_INSTANCE, dtype=np.int64),
+        np.full(count, int(_SEMANTIC_OF_MATERIAL.get(material, Semantic.OTHER)), dtype=np.uint8),
     )
 
 
@@ -137,7 +188,7 @@ def frustum(
     corners[4:, :2] = corners[4:, :2] * (np.array(top_size) / 2) + np.array(top_shift)
     corners[:, 2] *= height
     corners = corners @ rotation_about_z(yaw).T + np.asarray(bottom_3, dtype=np.float64)
-    return _mesh(corners, _BOX_TRIANGLES, colour, material)
+    return triangle_mesh(corners, _BOX_TRIANGLES, colour, material)
 
 
 def box(
@@ -180,7 +231,7 @@ def cylinder(
             np.stack([here + sides, there + sides, high], axis=1),
         ]
     )
-    return _mesh(vertices, triangles, colour, material)
+    return triangle_mesh(vertices, triangles, colour, material)
 
 
 def ellipsoid(
@@ -218,4 +269,4 @@ def ellipsoid(
             np.stack([here, there + sides, here + sides], axis=1),
         ]
     )
-    return _mesh(vertices, triangles, colour, material)
+    return triangle_mesh(vertices, triangles, colour, material)
