@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from demo_fixtures import REPOSITORY, check, demo
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CPU_DEPLOYMENTS = ("cpu-1process", "cpu-2core", "cpu-isolated")
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def demo(out: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """Runs the command; returns what it said and the summary, which is empty where it wrote none."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mmmt_cli.main", "demo", "--out", str(out), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env=os.environ.copy(),
-        timeout=560,
-        check=False,
-    )
-    path = out / "summary.json"
-    return done, json.loads(path.read_text()) if path.exists() else {}
-
-
-def check(done: subprocess.CompletedProcess[str], summary: dict[str, Any], out: Path) -> None:
-    """What every run must show, however slow the machine is."""
-    assert summary, done.stderr
-    assert summary["missing"] == [], done.stderr
-    frames, control = summary["frames"], summary["control"]
-    assert frames["out"] > 0, done.stderr
-    assert frames["in"] == frames["out"] + frames["dropped"]
-    assert summary["paths"]["lidar->detection3d"]["count"] > 0
-    assert (
-        0
-        < summary["paths"]["lidar->detection3d"]["p50_ms"]
-        <= summary["paths"]["lidar->detection3d"]["max_ms"]
-    )
-    assert control["ticks"] > 0, done.stderr
-    assert control["unsafe_ticks"] == 0, control
-    assert set(summary["stages"]) >= {
-        "sensor_fusion",
-        "lidar_net",
-        "bev_fuser",
-        "detection3d_head",
-        "control",
-    }
-    assert str(out / "index.html") in done.stdout
-    assert "<svg" in (out / "index.html").read_text()
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_generated_recording_needs_nothing_from_outside(tmp_path: Path) -> None:
@@ -103,3 +57,14 @@ def test_a_full_disk_is_one_message_and_no_half_report(tmp_path: Path) -> None:
     assert any("No space left on device" in text for text in summary["missing"]), summary["missing"]
     assert "the report is incomplete" in done.stderr
     assert "Incomplete" in (out / "index.html").read_text()
+
+
+def test_an_unreadable_bundle_is_one_message(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(REPOSITORY / "bundles" / "fuller-tiny", bundle)
+    weights = bundle / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done, _ = demo(tmp_path / "run", "--duration", "4", f"bundle:={bundle}")
+    assert done.returncode in (1, 2)
+    assert "weights.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
