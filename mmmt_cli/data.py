@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmmt_cli.data_overlay import overlay
 from perception_core.configuration import ConfigurationError
 
 if TYPE_CHECKING:
     from training.synth.recording import Progress
 
 data_app = typer.Typer(no_args_is_help=True, help="Inspect and generate recordings and data sets.")
+data_app.command("overlay")(overlay)
 
 
 @contextlib.contextmanager

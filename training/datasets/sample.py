@@ -308,6 +308,8 @@ class Sample:
         ego_motion_c: float32 [3] speed [m/s], yaw rate [rad/s], 1 where they are known, else three zeros.
         world_from_ego_44: float64 pose of the ego frame in the data set's world, None where it has none. Not
             touched by augmentation.
+        ego_from_lidar_44: float64 pose of the LiDAR as mounted, None where not known. Not touched by
+            augmentation.
         ego_from_source_44: float64, what augmentation of the BEV did: source ego points to this sample's. The
             identity as loaded.
         boxes: Label of `detection3d` and `mono_detection3d`.
@@ -324,6 +326,7 @@ class Sample:
     lidar_valid: bool = False
     ego_motion_c: Float32Array = field(default_factory=lambda: np.zeros(3, dtype=np.float32))
     world_from_ego_44: FloatArray | None = None
+    ego_from_lidar_44: FloatArray | None = None
     ego_from_source_44: FloatArray = field(default_factory=lambda: np.eye(4))
     boxes: BoxLabels | None = None
     map_masks: BevMasks | None = None
