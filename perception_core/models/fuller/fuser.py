@@ -30,6 +30,11 @@ class BevFuser(nn.Module):
         fine = self.first(torch.cat((lidar_bev_bchw, camera_bev_bchw), dim=1))
         return self.merge(fine, self.second(fine))
 
+    @property
+    def last_layer(self) -> str:
+        """Name of the sub-module whose output every head reads, FULLER's shared_L."""
+        return "merge"
+
 
 class FuserComponent(Component):
     """`bev_fuser` for one frame."""
