@@ -197,7 +197,9 @@ def _run_colcon(work: Path, prefix: Path, stage: Path, *, verbose: bool) -> None
         LD_LIBRARY_PATH=str(prefix / "lib"),
         COLCON_LOG_LEVEL="error",
     )
-    environment.setdefault("MAKEFLAGS", f"-j{os.cpu_count() or 1}")
+    # Set over what a parent `make` left there: without a -j of ours colcon adds -l as well, and on a machine
+    # that is busy with something else the build would wait for it.
+    environment["MAKEFLAGS"] = f"-j{os.cpu_count() or 1}"
     for name in ("COLCON_DEFAULTS_FILE", "COLCON_PREFIX_PATH", "ROS_DISTRO"):
         environment.pop(name, None)
     command = [
@@ -206,6 +208,8 @@ def _run_colcon(work: Path, prefix: Path, stage: Path, *, verbose: bool) -> None
         *("--build-base", str(work / "build"), "--install-base", str(stage), "--merge-install"),
         *("--executor", "sequential"),
         *("--event-handlers", "console_direct+" if verbose else "console_cohesion-"),
+        # Ten times a second they look whether a terminal wants to be told something.
+        *("status-", "terminal_title-", "desktop_notification-"),
         "--cmake-args",
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF",
