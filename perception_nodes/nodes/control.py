@@ -44,6 +44,7 @@ from perception_nodes.nodes.control_conversions import (
 )
 from perception_nodes.nodes.number_parameter import declare_number
 from perception_nodes.nodes.vehicle_messages import available_outputs
+from perception_nodes.runtime.moment import at_one_moment
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
 
 NANOSECONDS = 1e-9
@@ -399,8 +400,8 @@ class ControlNode(StackNode):
         controller = self._controller
         if controller is None:
             return
-        started_ns = monotonic_ns()
-        stamp = self.get_clock().now().to_msg()
+        started_ns, stamp_time = at_one_moment(monotonic_ns, self.get_clock().now)
+        stamp = stamp_time.to_msg()
         now_s = started_ns * NANOSECONDS
         if self._may_engage_itself and not controller.engage(now_s):
             self._may_engage_itself = False
