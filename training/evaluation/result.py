@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.datasets.files import write_atomically
 
 
 class EvaluationError(ValueError):
@@ -82,19 +83,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON so that a file of that name is always whole.
 
     Args:
-        path: Written beside and renamed; its folder is made.
+        path: Its folder is made.
         content: Values of `Result.to_json`, or results themselves.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = {
         key: value.to_json() if isinstance(value, Result) else _plain(value) for key, value in content.items()
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode())
 
 
 def ratio(part: float, whole: float, empty: float) -> float:
