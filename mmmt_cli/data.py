@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmmt_cli.data_overlay import overlay
+from mmmt_cli.data_synth import synth
 from perception_core.configuration import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(no_args_is_help=True, help="Inspect and generate recordings and data sets.")
 data_app.command("overlay")(overlay)
+data_app.command("synth")(synth)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,4 @@
-"""A spinning LiDAR: 32 beams, intensity by material and angle, range noise and lost returns.
-
-A sweep is measured at one instant; the vehicle's motion during a real sensor's turn is not imitated.
-"""
+"""A spinning LiDAR: 32 beams, intensity by material and angle, range noise and lost returns."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_core.geometry import inverse, transform_of, transform_points
-from training.synth.appearance import surface
+from training.synth.appearance import Painter, surface
 from training.synth.mesh import Material
-from training.synth.scene import Scene
+from training.synth.scene import RayScene
 
 FloatArray = NDArray[np.float64]
 
@@ -27,7 +24,9 @@ _RETURN = {
     Material.FOLIAGE: 1.6,
     Material.METAL: 1.2,
 }
-_GLASS_LOSS, _FOLIAGE_LOSS, _RANDOM_LOSS = 0.75, 0.25, 0.02
+_GLASS_LOSS, _FOLIAGE_LOSS = 0.75, 0.25
+#: Ranges are multiples of this, as a real sensor's are.
+RANGE_STEP_M = 0.002
 _REFERENCE_RANGE_M = 30.0
 
 
@@ -41,6 +40,7 @@ class Lidar:
         columns: Measurements per turn.
         max_range_m: Farther returns are lost.
         range_noise_m: Standard deviation.
+        random_loss: Share of returns that are lost whatever they hit.
     """
 
     ego_from_lidar: FloatArray
@@ -48,6 +48,7 @@ class Lidar:
     columns: int = 1084
     max_range_m: float = 90.0
     range_noise_m: float = 0.02
+    random_loss: float = 0.02
 
     def directions(self) -> FloatArray:
         """Returns unit directions in the LiDAR frame, [columns x beams, 3], column by column as the sensor
@@ -91,8 +92,69 @@ class Sweep:
     instance_n: NDArray[np.int64]
 
 
-def sweep(lidar: Lidar, scene: Scene, world_from_ego: FloatArray, generator: np.random.Generator) -> Sweep:
-    """Measures the scene once all round.
+@dataclass(frozen=True)
+class Returns:
+    """What came back of a set of pulses.
+
+    Attributes:
+        ray_n: Which pulses.
+        range_n: Metres, with noise, in steps of RANGE_STEP_M.
+        intensity_n: 0..255.
+        instance_n: Actor index, or NO_INSTANCE.
+        semantic_n: Semantic class of what was hit.
+    """
+
+    ray_n: NDArray[np.int64]
+    range_n: FloatArray
+    intensity_n: FloatArray
+    instance_n: NDArray[np.int64]
+    semantic_n: NDArray[np.uint8]
+
+
+def measure(
+    lidar: Lidar,
+    scene: RayScene,
+    rays_n6: NDArray[np.float32],
+    generator: np.random.Generator,
+    paint_ground: Painter | None = None,
+) -> Returns:
+    """Sends pulses along rays and returns what comes back.
+
+    Args:
+        lidar: Its noise, losses and range.
+        scene: What can be hit.
+        rays_n6: Origins and unit directions in the world frame.
+        generator: Of noise and losses.
+        paint_ground: Passed to `appearance.surface`.
+    """
+    hits = scene.cast(rays_n6)
+    distance = hits.distance_n[hits.hit]
+    albedo, _ = surface(
+        hits.position_3h, hits.normal_3h, distance, hits.colour_3h, hits.material_h, paint_ground
+    )
+    cosine = np.clip(-(hits.normal_3h * hits.direction_3h).sum(axis=0), 0.0, 1.0)
+    returned = albedo.mean(axis=0)
+    for material, factor in _RETURN.items():
+        returned[hits.material_h == material] *= factor
+    returned *= np.sqrt(cosine)
+    # the receiver evens out distance up to a point; beyond it weak returns fade
+    strength = returned * np.minimum(1.0, (_REFERENCE_RANGE_M / np.maximum(distance, 1.0)) ** 1.5)
+    luck = generator.random(len(distance))
+    loss = np.full(len(distance), lidar.random_loss)
+    loss[hits.material_h == Material.GLASS] = _GLASS_LOSS
+    loss[hits.material_h == Material.FOLIAGE] = _FOLIAGE_LOSS
+    loss = np.maximum(loss, 1.0 - strength / 0.006)
+    kept = (luck > loss) & (distance < lidar.max_range_m) & (distance > 0.8)
+    measured = distance + generator.normal(0.0, lidar.range_noise_m, len(distance))
+    measured = np.round(measured / RANGE_STEP_M) * RANGE_STEP_M
+    intensity = np.clip(np.round(returned * 255 * 0.75), 0, 255)
+    return Returns(
+        hits.hit[kept], measured[kept], intensity[kept], hits.instance_h[kept], hits.semantic_h[kept]
+    )
+
+
+def sweep(lidar: Lidar, scene: RayScene, world_from_ego: FloatArray, generator: np.random.Generator) -> Sweep:
+    """Measures the scene once all round, at one instant.
 
     Args:
         lidar: The sensor.
@@ -105,28 +167,11 @@ def sweep(lidar: Lidar, scene: Scene, world_from_ego: FloatArray, generator: np.
     rays = np.empty((len(directions), 6), dtype=np.float32)
     rays[:, :3] = world_from_lidar[:3, 3]
     rays[:, 3:] = directions @ world_from_lidar[:3, :3].T
-    hits = scene.cast(rays)
-    distance = hits.distance_n[hits.hit]
-    albedo, _ = surface(hits.position_3h, hits.normal_3h, distance, hits.colour_3h, hits.material_h)
-    cosine = np.clip(-(hits.normal_3h * hits.direction_3h).sum(axis=0), 0.0, 1.0)
-    returned = albedo.mean(axis=0)
-    for material, factor in _RETURN.items():
-        returned[hits.material_h == material] *= factor
-    returned *= np.sqrt(cosine)
-    # the receiver evens out distance up to a point; beyond it weak returns fade
-    strength = returned * np.minimum(1.0, (_REFERENCE_RANGE_M / np.maximum(distance, 1.0)) ** 1.5)
-    luck = generator.random(len(distance))
-    loss = np.full(len(distance), _RANDOM_LOSS)
-    loss[hits.material_h == Material.GLASS] = _GLASS_LOSS
-    loss[hits.material_h == Material.FOLIAGE] = _FOLIAGE_LOSS
-    loss = np.maximum(loss, 1.0 - strength / 0.006)
-    kept = (luck > loss) & (distance < lidar.max_range_m) & (distance > 0.8)
-    measured = distance + generator.normal(0.0, lidar.range_noise_m, len(distance))
+    back = measure(lidar, scene, rays, generator)
     points = transform_points(
         inverse(world_from_lidar),
-        rays[hits.hit, :3] + rays[hits.hit, 3:].astype(np.float64) * measured[:, None],
+        rays[back.ray_n, :3] + rays[back.ray_n, 3:].astype(np.float64) * back.range_n[:, None],
     )
-    intensity = np.clip(np.round(returned * 255 * 0.75), 0, 255)
-    ring = hits.hit % len(lidar.elevations)
-    points_nc = np.column_stack([points, intensity, ring]).astype(np.float32)[kept]
-    return Sweep(points_nc, hits.instance_h[kept])
+    ring = back.ray_n % len(lidar.elevations)
+    points_nc = np.column_stack([points, back.intensity_n, ring]).astype(np.float32)
+    return Sweep(points_nc, back.instance_n)

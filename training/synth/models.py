@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from training.synth.mesh import Material, Mesh, box, cylinder, ellipsoid, frustum, merged
+from training.synth.mesh import Material, Mesh, Semantic, box, cylinder, ellipsoid, frustum, merged
 
 Size = tuple[float, float, float]
 
@@ -17,7 +17,8 @@ _TAIL_LIGHT = (0.75, 0.02, 0.02)
 _DARK = (0.05, 0.05, 0.055)
 
 
-def _wheels(axles_x: tuple[float, ...], half_width: float, radius: float) -> list[Mesh]:
+def wheels(axles_x: tuple[float, ...], half_width: float, radius: float) -> list[Mesh]:
+    """Pairs of wheels on axles at these places."""
     parts = []
     for x in axles_x:
         for side in (-1.0, 1.0):
@@ -38,7 +39,8 @@ def _wheels(axles_x: tuple[float, ...], half_width: float, radius: float) -> lis
     return parts
 
 
-def _lights(length: float, width: float, height: float) -> list[Mesh]:
+def lights(length: float, width: float, height: float) -> list[Mesh]:
+    """Head and tail lights of a vehicle."""
     parts = []
     for side in (-1.0, 1.0):
         y = side * (width / 2 - 0.24)
@@ -49,7 +51,7 @@ def _lights(length: float, width: float, height: float) -> list[Mesh]:
     return parts
 
 
-def _cabin(
+def cabin(
     bottom_3: tuple[float, float, float],
     bottom: tuple[float, float],
     top: tuple[float, float],
@@ -109,7 +111,7 @@ def car(size: Size, paint: ArrayLike) -> Mesh:
             Material.RUBBER,
         ),
         box((length / 2 - 0.03, 0, 0.34), (0.07, width * 0.5, 0.16), _DARK, Material.RUBBER),
-        *_cabin(
+        *cabin(
             (-0.06 * length, 0, belt),
             (length * 0.62, width * 0.9),
             (length * 0.40, width * 0.74),
@@ -117,8 +119,8 @@ def car(size: Size, paint: ArrayLike) -> Mesh:
             -0.03 * length,
             paint,
         ),
-        *_wheels((0.31 * length, -0.30 * length), width / 2 - 0.01, 0.33),
-        *_lights(length, width, 0.62),
+        *wheels((0.31 * length, -0.30 * length), width / 2 - 0.01, 0.33),
+        *lights(length, width, 0.62),
     ]
     return merged(parts)
 
@@ -130,7 +132,7 @@ def van_or_truck(size: Size, paint: ArrayLike, cargo: ArrayLike) -> Mesh:
     parts = [
         box((0, 0, 0.45), (length, width * 0.8, 0.3), _DARK, Material.METAL),
         box((length / 2 - cab / 2, 0, 0.5), (cab, width * 0.96, 1.0), paint, Material.CAR_PAINT),
-        *_cabin(
+        *cabin(
             (length / 2 - cab / 2, 0, 1.5),
             (cab, width * 0.94),
             (cab - 0.35, width * 0.88),
@@ -139,8 +141,8 @@ def van_or_truck(size: Size, paint: ArrayLike, cargo: ArrayLike) -> Mesh:
             paint,
         ),
         box((-cab / 2, 0, 0.75), (length - cab - 0.15, width, height - 0.75), cargo, Material.CAR_PAINT),
-        *_wheels((length / 2 - 1.0, -length / 2 + 1.1, -length / 2 + 2.2), width / 2 - 0.02, 0.48),
-        *_lights(length, width, 0.75),
+        *wheels((length / 2 - 1.0, -length / 2 + 1.1, -length / 2 + 2.2), width / 2 - 0.02, 0.48),
+        *lights(length, width, 0.75),
     ]
     return merged(parts)
 
@@ -153,8 +155,8 @@ def bus(size: Size, paint: ArrayLike) -> Mesh:
         box((0, 0, 1.15), (length * 0.985, width * 0.985, 1.15), _WINDOW, Material.GLASS),
         box((0, 0, 2.3), (length, width, height - 2.3), paint, Material.CAR_PAINT),
         box((length / 2 - 0.05, 0, 2.35), (0.14, width * 0.6, 0.35), (0.9, 0.55, 0.05), Material.LAMP),
-        *_wheels((0.27 * length, -0.30 * length), width / 2 - 0.02, 0.48),
-        *_lights(length, width, 0.7),
+        *wheels((0.27 * length, -0.30 * length), width / 2 - 0.02, 0.48),
+        *lights(length, width, 0.7),
     ]
     for x in np.linspace(-length / 2 + 0.06, length / 2 - 0.06, 8):
         parts.append(box((x, 0, 1.15), (0.1, width * 0.99, 1.15), paint, Material.CAR_PAINT))
@@ -195,7 +197,13 @@ def pedestrian(size: Size, stride: float, shirt: ArrayLike, trousers: ArrayLike,
 
 def bicycle(size: Size, stride: float, frame: ArrayLike, shirt: ArrayLike, skin: ArrayLike) -> Mesh:
     """A cyclist: wheels, frame, rider with legs at `stride`."""
-    height, wheel, axle = size[2], 0.34, 0.52
+    rider = _cyclist(size[2], stride, frame, shirt, skin)
+    return merged([parked_bicycle(frame), rider.labelled(Semantic.RIDER)])
+
+
+def parked_bicycle(frame: ArrayLike) -> Mesh:
+    """A bicycle without a rider."""
+    wheel, axle = 0.34, 0.52
     parts = []
     for x in (-axle, axle):
         parts.append(cylinder((x, -0.02, wheel), (x, 0.02, wheel), wheel, _TYRE, Material.RUBBER, sides=18))
@@ -213,6 +221,13 @@ def bicycle(size: Size, stride: float, frame: ArrayLike, shirt: ArrayLike, skin:
         ((0.38, -0.28, 1.05), (0.38, 0.28, 1.05)),
     ):
         parts.append(cylinder(start, end, 0.025, frame, Material.METAL, sides=6))
+    parts.append(box((-0.16, 0, 0.9), (0.26, 0.14, 0.06), _DARK, Material.RUBBER))
+    return merged(parts).labelled(Semantic.BICYCLE)
+
+
+def _cyclist(height: float, stride: float, helmet: ArrayLike, shirt: ArrayLike, skin: ArrayLike) -> Mesh:
+    """A rider whose legs are at `stride`."""
+    parts = []
     saddle = (-0.14, 0.0, 0.95)
     shoulder = (0.14, 0.0, height - 0.32)
     for side in (-1.0, 1.0):
@@ -244,7 +259,7 @@ def bicycle(size: Size, stride: float, frame: ArrayLike, shirt: ArrayLike, skin:
     )
     parts.append(
         ellipsoid(
-            (shoulder[0] + 0.04, 0, height - 0.08), (0.14, 0.1, 0.08), frame, Material.CAR_PAINT, rings=5
+            (shoulder[0] + 0.04, 0, height - 0.08), (0.14, 0.1, 0.08), helmet, Material.CAR_PAINT, rings=5
         )
     )
     return merged(parts)
@@ -295,6 +310,16 @@ def barrier(size: Size) -> Mesh:
 
 def tree(generator: np.random.Generator) -> Mesh:
     """A street tree of random height and crown."""
+    return tree_with_size(generator)[0]
+
+
+def crown(centre_3: ArrayLike, radii_3: Size, green: ArrayLike, generator: np.random.Generator) -> Mesh:
+    """A lump of foliage."""
+    return ellipsoid(centre_3, radii_3, green, Material.FOLIAGE, rings=9, roughness=0.12, generator=generator)
+
+
+def tree_with_size(generator: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
+    """A street tree, and its trunk's height, its crown's radius and the height of the crown's middle."""
     height = generator.uniform(5.0, 8.0)
     trunk = generator.uniform(2.2, 2.8)
     green = np.array([0.10, 0.19, 0.045]) * generator.uniform(0.75, 1.25, 3)
@@ -307,18 +332,9 @@ def tree(generator: np.random.Generator) -> Mesh:
         at = generator.uniform(-0.75, 0.75, 3) * (spread * 0.7, spread * 0.7, (height - trunk) * 0.3)
         radius = spread * generator.uniform(0.62, 0.9)
         centre = at + np.array([0, 0, trunk + (height - trunk) * 0.52])
-        parts.append(
-            ellipsoid(
-                centre,
-                (radius, radius, radius * 0.95),
-                green,
-                Material.FOLIAGE,
-                rings=9,
-                roughness=0.12,
-                generator=generator,
-            )
-        )
-    return merged(parts)
+        parts.append(crown(centre, (radius, radius, radius * 0.95), green, generator))
+    middle = trunk + (height - trunk) * 0.52
+    return merged(parts), (trunk + 0.8, spread * 1.1, middle)
 
 
 def street_lamp(arm_towards: float) -> Mesh:
@@ -334,30 +350,34 @@ def street_lamp(arm_towards: float) -> Mesh:
     )
 
 
-def traffic_light(green: bool) -> Mesh:
-    """A signal on a post, facing -x (towards traffic that drives along +x)."""
+def traffic_light(state: str) -> Mesh:
+    """A signal on a post, facing -x (towards traffic that drives along +x).
+
+    Args:
+        state: green, amber or red.
+    """
     dark = (0.035, 0.04, 0.038)
-    parts = [
-        cylinder((0, 0, 0), (0, 0, 3.3), 0.07, (0.22, 0.23, 0.22), Material.METAL, sides=8),
-        box((-0.05, 0, 2.4), (0.28, 0.34, 1.0), dark, Material.METAL),
-    ]
-    for z, lit, colour in (
-        (3.22, not green, (0.95, 0.05, 0.03)),
-        (2.9, False, (0.95, 0.6, 0.05)),
-        (2.58, green, (0.1, 0.95, 0.35)),
+    post = cylinder((0, 0, 0), (0, 0, 3.3), 0.07, (0.22, 0.23, 0.22), Material.METAL, sides=8)
+    parts = [box((-0.05, 0, 2.4), (0.28, 0.34, 1.0), dark, Material.METAL)]
+    for z, name, colour in (
+        (3.22, "red", (0.95, 0.05, 0.03)),
+        (2.9, "amber", (0.95, 0.6, 0.05)),
+        (2.58, "green", (0.1, 0.95, 0.35)),
     ):
+        lit = name == state
         shown = colour if lit else tuple(0.12 * value for value in colour)
         parts.append(
             cylinder(
                 (-0.2, 0, z), (-0.205, 0, z), 0.1, shown, Material.LAMP if lit else Material.METAL, sides=12
             )
         )
-    return merged(parts)
+    return merged([post.labelled(Semantic.POLE), merged(parts).labelled(Semantic.TRAFFIC_LIGHT)])
 
 
 def sign(face: ArrayLike, round_face: bool) -> Mesh:
     """A traffic sign facing -x."""
-    parts = [cylinder((0, 0, 0), (0, 0, 2.6), 0.035, (0.5, 0.5, 0.5), Material.METAL, sides=6)]
+    post = cylinder((0, 0, 0), (0, 0, 2.6), 0.035, (0.5, 0.5, 0.5), Material.METAL, sides=6)
+    parts = []
     if round_face:
         parts.append(
             cylinder((-0.05, 0, 2.3), (-0.06, 0, 2.3), 0.32, (0.8, 0.03, 0.03), Material.SIGN, sides=18)
@@ -366,7 +386,7 @@ def sign(face: ArrayLike, round_face: bool) -> Mesh:
     else:
         parts.append(box((-0.05, 0, 2.0), (0.02, 0.6, 0.6), (0.9, 0.9, 0.9), Material.SIGN))
         parts.append(box((-0.065, 0, 2.05), (0.01, 0.5, 0.5), face, Material.SIGN))
-    return merged(parts)
+    return merged([post.labelled(Semantic.POLE), merged(parts).labelled(Semantic.TRAFFIC_SIGN)])
 
 
 def bench() -> Mesh:

@@ -22,7 +22,7 @@ Size = tuple[float, float, float]
 VIEW_AHEAD_M = 130.0
 VIEW_BEHIND_M = 70.0
 
-_PAINTS = np.array(
+PAINTS = np.array(
     [
         (0.62, 0.64, 0.66),
         (0.03, 0.035, 0.04),
@@ -35,7 +35,7 @@ _PAINTS = np.array(
         (0.60, 0.22, 0.02),
     ]
 )
-_SHIRTS = np.array(
+SHIRTS = np.array(
     [
         (0.45, 0.05, 0.05),
         (0.06, 0.13, 0.38),
@@ -45,9 +45,9 @@ _SHIRTS = np.array(
         (0.12, 0.1, 0.16),
     ]
 )
-_TROUSERS = np.array([(0.03, 0.045, 0.09), (0.05, 0.05, 0.05), (0.25, 0.2, 0.14), (0.12, 0.13, 0.15)])
-_SKINS = np.array([(0.55, 0.34, 0.24), (0.38, 0.21, 0.13), (0.18, 0.09, 0.05)])
-_WALLS = np.array(
+TROUSERS = np.array([(0.03, 0.045, 0.09), (0.05, 0.05, 0.05), (0.25, 0.2, 0.14), (0.12, 0.13, 0.15)])
+SKINS = np.array([(0.55, 0.34, 0.24), (0.38, 0.21, 0.13), (0.18, 0.09, 0.05)])
+WALLS = np.array(
     [
         (0.34, 0.13, 0.085),
         (0.52, 0.43, 0.31),
@@ -58,7 +58,7 @@ _WALLS = np.array(
         (0.36, 0.40, 0.42),
     ]
 )
-_ROOFS = np.array([(0.20, 0.075, 0.05), (0.085, 0.085, 0.095), (0.13, 0.10, 0.085)])
+ROOFS = np.array([(0.20, 0.075, 0.05), (0.085, 0.085, 0.095), (0.13, 0.10, 0.085)])
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def _buildings(generator: np.random.Generator, block: tuple[float, float], side:
         height = 3.9 + 3.1 * (floors - 1) + 0.5
         setback = generator.choice([0.0, 0.0, 0.6])
         y = side * (layout.BUILDING_LINE + setback + depth / 2)
-        wall = _WALLS[generator.integers(len(_WALLS))] * generator.uniform(0.85, 1.1)
-        roof = _ROOFS[generator.integers(len(_ROOFS))]
+        wall = WALLS[generator.integers(len(WALLS))] * generator.uniform(0.85, 1.1)
+        roof = ROOFS[generator.integers(len(ROOFS))]
         middle = x + width / 2
         parts.append(box((middle, y, layout.CURB_HEIGHT), (width, depth, height), wall, Material.FACADE))
         top = layout.CURB_HEIGHT + height
@@ -285,7 +285,7 @@ def _furniture(generator: np.random.Generator, block: tuple[float, float], side:
     # signals and signs stand where traffic meets the crossing: on its right before the side street
     if side < 0:
         parts.append(
-            models.traffic_light(True).moved((block[1] - 6.3, side * (layout.CURB + 0.5), base), 0.0)
+            models.traffic_light("green").moved((block[1] - 6.3, side * (layout.CURB + 0.5), base), 0.0)
         )
         parts.append(
             models.sign((0.85, 0.85, 0.85), True).moved(
@@ -299,7 +299,7 @@ def _furniture(generator: np.random.Generator, block: tuple[float, float], side:
         )
     else:
         parts.append(
-            models.traffic_light(True).moved((block[0] + 6.3, side * (layout.CURB + 0.5), base), np.pi)
+            models.traffic_light("green").moved((block[0] + 6.3, side * (layout.CURB + 0.5), base), np.pi)
         )
         parts.append(
             models.sign((0.02, 0.1, 0.5), False).moved(
@@ -318,13 +318,13 @@ def _fixed(mesh: Mesh) -> Callable[[float], Mesh]:
 
 def _car(generator: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Actor:
     size = (generator.uniform(3.9, 4.8), generator.uniform(1.74, 1.9), generator.uniform(1.42, 1.68))
-    paint = _PAINTS[generator.integers(len(_PAINTS))]
+    paint = PAINTS[generator.integers(len(PAINTS))]
     return Actor("car", size, np.array([x, y]), yaw, speed, _fixed(models.car(size, paint)))
 
 
 def _truck(generator: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Actor:
     size = (generator.uniform(6.8, 8.2), 2.4, generator.uniform(3.1, 3.5))
-    paint = _PAINTS[generator.integers(len(_PAINTS))]
+    paint = PAINTS[generator.integers(len(PAINTS))]
     cargo = np.array((0.72, 0.72, 0.7)) * generator.uniform(0.7, 1.0)
     return Actor("truck", size, np.array([x, y]), yaw, speed, _fixed(models.van_or_truck(size, paint, cargo)))
 
@@ -393,8 +393,8 @@ def _stride(distance: float, step: float, phase: float) -> float:
 def _pedestrian(generator: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Actor:
     height = float(generator.uniform(1.55, 1.88))
     size = (0.68, 0.66, height)
-    shirt, trousers = _SHIRTS[generator.integers(len(_SHIRTS))], _TROUSERS[generator.integers(len(_TROUSERS))]
-    skin, phase = _SKINS[generator.integers(len(_SKINS))], float(generator.random())
+    shirt, trousers = SHIRTS[generator.integers(len(SHIRTS))], TROUSERS[generator.integers(len(TROUSERS))]
+    skin, phase = SKINS[generator.integers(len(SKINS))], float(generator.random())
 
     def mesh_at(distance: float) -> Mesh:
         stride = _stride(distance, 1.4, phase) if speed > 0 else 0.15
@@ -451,8 +451,8 @@ def _cyclists(generator: np.random.Generator, begin_x: float, end_x: float, seco
 
 def _cyclist(generator: np.random.Generator, x: float, y: float, yaw: float, speed: float) -> Actor:
     size = (1.75, 0.62, float(generator.uniform(1.68, 1.82)))
-    frame, shirt = _PAINTS[generator.integers(len(_PAINTS))], _SHIRTS[generator.integers(len(_SHIRTS))]
-    skin, phase = _SKINS[generator.integers(len(_SKINS))], float(generator.random())
+    frame, shirt = PAINTS[generator.integers(len(PAINTS))], SHIRTS[generator.integers(len(SHIRTS))]
+    skin, phase = SKINS[generator.integers(len(SKINS))], float(generator.random())
 
     def mesh_at(distance: float) -> Mesh:
         return models.bicycle(size, _stride(distance, 4.4, phase), frame, shirt, skin)

@@ -1,0 +1,338 @@
+"""Generates a whole nuScenes-format data set: scenes in parallel, resumable, never half-written.
+
+A scene is rendered into a folder of its own; its files move to their places when all are there, and its
+rows of the tables last of all: a scene counts only when `.synth/scenes/<name>.json` exists. The thirteen
+tables and the maps are made out of those at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nuscenes.eval.detection.config import config_factory
+from nuscenes.eval.detection.utils import category_to_detection_name
+
+from perception_core.configuration import ConfigurationError, StrictModel
+from perception_core.labels import NUSCENES_DETECTION_CLASSES
+from training.synth.nuscenes.maps import write_map
+from training.synth.nuscenes.plan import Plan, PlannedScene, make_plan
+from training.synth.nuscenes.scene import SceneWriter, seconds_of
+from training.synth.nuscenes.vocabulary import LOCATIONS, Record, fixed_tables, token
+from training.synth.world.presets import PRESETS, SCALES, Preset, Scale
+from training.synth.world.world import make_world, town_of
+
+#: Called with (keyframes done, keyframes in all).
+Progress = Callable[[int, int], None]
+
+_STATE = ".synth"
+_FORMAT = 1
+_SCENE_TABLES = (
+    *("log", "scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "instance"),
+    "sample_annotation",
+)
+_LARGEST_POOL = 32
+
+
+class DatasetOptions(StrictModel):
+    """What is generated; the same options always give the same bytes on one machine.
+
+    Attributes:
+        scenes: How many.
+        seed: Of everything.
+        preset: How hard the worlds are.
+        scale: How much is recorded of each.
+        camera_frames: Pictures of each camera between two keyframes: 0, 1, 4 or 9.
+    """
+
+    scenes: int
+    seed: int = 7
+    preset: Preset = PRESETS["standard"]
+    scale: Scale = SCALES["tiny"]
+    camera_frames: int = 0
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """What a split holds of a class.
+
+    Attributes:
+        split: train or val.
+        label: Detection class.
+        boxes: Annotations within the devkit's class range with LiDAR points on them.
+    """
+
+    split: str
+    label: str
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was generated.
+
+    Attributes:
+        folder: The data set; `dataroot` of the devkit.
+        version: `version` of the devkit.
+        keyframes: In all scenes.
+        classes: By split and class.
+    """
+
+    folder: Path
+    version: str
+    keyframes: int
+    classes: tuple[ClassCount, ...]
+
+    def missing(self) -> list[str]:
+        """Lists splits and classes without any box within class range; the devkit gives them an AP of 0."""
+        return [f"{count.split}: {count.label}" for count in self.classes if count.boxes == 0]
+
+
+def write_dataset(
+    folder: Path, options: DatasetOptions, progress: Progress | None = None, processes: int | None = None
+) -> Summary:
+    """Generates a data set, or what an interrupted run left of it.
+
+    Args:
+        folder: Empty, absent, or begun earlier with the same options.
+        options: What to generate.
+        progress: Called after each keyframe.
+        processes: Rendering processes; None: one per core this process may use.
+
+    Raises:
+        ConfigurationError: The folder holds something else, or was begun with other options.
+    """
+    plan = make_plan(options.scenes)
+    _claim(folder, options)
+    todo = [scene for scene in plan.scenes if not _scene_file(folder, scene).is_file()]
+    total = options.scenes * options.scale.keyframes
+    done = total - len(todo) * options.scale.keyframes
+    if progress is not None:
+        progress(done, total)
+    if processes is None:
+        processes = min(len(os.sched_getaffinity(0)), _LARGEST_POOL)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    _render(folder, options, todo, min(processes, len(todo)), step)
+    return _assemble(folder, options, plan)
+
+
+# -- the folder ----------------------------------------------------------------------------------------------
+
+
+def _scene_file(folder: Path, scene: PlannedScene) -> Path:
+    return folder / _STATE / "scenes" / f"{scene.name}.json"
+
+
+def _claim(folder: Path, options: DatasetOptions) -> None:
+    """Makes the folder ours, or refuses it."""
+    record = folder / _STATE / "options.json"
+    wanted = {"format": _FORMAT, **options.model_dump(mode="json")}
+    if record.is_file():
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"{record}: not readable ({error}); choose another folder") from error
+        if found != wanted:
+            names = sorted(name for name in wanted if found.get(name) != wanted[name])
+            raise ConfigurationError(
+                f"{folder}: was begun with other options ({', '.join(names)}); "
+                "choose another folder or the same options"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(f"{folder}: holds something else; choose a folder that is empty or absent")
+    else:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(record, wanted)
+    (folder / _STATE / "scenes").mkdir(exist_ok=True)
+    shutil.rmtree(folder / _STATE / "unfinished", ignore_errors=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Writes a file that is either the old or the new one, whatever happens."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value), encoding="utf-8")
+    beside.replace(path)
+
+
+# -- scenes --------------------------------------------------------------------------------------------------
+
+
+def render_scene(
+    folder: Path, options: DatasetOptions, scene: PlannedScene, progress: Callable[[], None] | None = None
+) -> None:
+    """Renders one scene and puts it into the data set when it is whole.
+
+    Args:
+        folder: The data set.
+        options: Of the data set.
+        scene: Which.
+        progress: Called after each keyframe.
+    """
+    workshop = folder / _STATE / "unfinished" / scene.name
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    world = make_world(
+        options.preset,
+        options.seed,
+        scene.index,
+        seconds_of(options.scale),
+        town_number=scene.town_number,
+        slope_m=0.0,  # nuScenes' maps and poses are flat
+    )
+    writer = SceneWriter(workshop, scene, world, options.scale, options.seed, options.camera_frames)
+    tables = writer.write(progress)
+    for path in sorted(workshop.rglob("*")):
+        target = folder / path.relative_to(workshop)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            path.replace(target)
+    _write_json(_scene_file(folder, scene), tables)
+    shutil.rmtree(workshop)
+
+
+_keyframes_done: Any = None
+
+
+def _begin_process(counter: Any) -> None:
+    global _keyframes_done
+    _keyframes_done = counter
+
+
+def _count_keyframe() -> None:
+    with _keyframes_done.get_lock():
+        _keyframes_done.value += 1
+
+
+def _render_in_process(folder: Path, options: DatasetOptions, scene: PlannedScene) -> None:
+    render_scene(folder, options, scene, _count_keyframe)
+
+
+def _render(
+    folder: Path,
+    options: DatasetOptions,
+    todo: list[PlannedScene],
+    processes: int,
+    step: Callable[[], None],
+) -> None:
+    """Renders scenes and calls `step` once for every keyframe."""
+    if processes <= 1:
+        for scene in todo:
+            render_scene(folder, options, scene, step)
+        return
+    # spawned, not forked: Open3D's thread pool does not survive a fork
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_begin_process, initargs=(counter,)
+    ) as pool:
+        pending: set[Future[None]] = {
+            pool.submit(_render_in_process, folder, options, scene) for scene in todo
+        }
+        seen = 0
+        try:
+            while pending:
+                finished_now, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                for future in finished_now:
+                    future.result()
+                for _ in range(counter.value - seen):
+                    seen += 1
+                    step()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# -- tables and maps -----------------------------------------------------------------------------------------
+
+
+def _assemble(folder: Path, options: DatasetOptions, plan: Plan) -> Summary:
+    tables: dict[str, list[Record]] = {**fixed_tables(), **{name: [] for name in _SCENE_TABLES}}
+    for scene in plan.scenes:
+        rows = json.loads(_scene_file(folder, scene).read_text(encoding="utf-8"))
+        for name in _SCENE_TABLES:
+            tables[name] += rows[name]
+    tables["map"] = _write_maps(folder, options, plan, tables["log"])
+    # the tables appear together, when all are written
+    unfinished = folder / _STATE / "unfinished" / plan.version
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for name, rows in tables.items():
+        (unfinished / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+    (unfinished / "splits.json").write_text(json.dumps(plan.splits()), encoding="utf-8")
+    target = folder / plan.version
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.replace(target)
+    shutil.rmtree(folder / _STATE / "unfinished", ignore_errors=True)
+    return Summary(folder, plan.version, len(tables["sample"]), _count_classes(plan, tables))
+
+
+def _write_maps(folder: Path, options: DatasetOptions, plan: Plan, logs: list[Record]) -> list[Record]:
+    """Writes the four maps; those without scenes get a town that nobody drives in: no map may be empty."""
+    records = []
+    for number, location in enumerate(LOCATIONS):
+        placed = {scene.town_number: scene.origin for scene in plan.scenes if scene.location == location} or {
+            number: (0.0, 0.0)
+        }
+        towns = [
+            (f"town{town}", town_of(options.preset, options.seed, town, 0.0), origin)
+            for town, origin in sorted(placed.items())
+        ]
+        filename = write_map(folder, location, towns, plan.map_size(location))
+        records.append(
+            {
+                "token": token("mask", location),
+                "log_tokens": [log["token"] for log in logs if log["location"] == location],
+                "category": "semantic_prior",
+                "filename": filename,
+            }
+        )
+    return records
+
+
+def _count_classes(plan: Plan, tables: dict[str, list[Record]]) -> tuple[ClassCount, ...]:
+    """Counts, by split, the boxes that the detection benchmark would use."""
+    ranges = config_factory("detection_cvpr_2019").class_range
+    split_of_scene = {scene.name: scene.split for scene in plan.scenes}
+    scene_name = {scene["token"]: scene["name"] for scene in tables["scene"]}
+    split_of_sample = {
+        sample["token"]: split_of_scene[scene_name[sample["scene_token"]]] for sample in tables["sample"]
+    }
+    category = {record["token"]: record["name"] for record in tables["category"]}
+    label = {
+        record["token"]: category_to_detection_name(category[record["category_token"]])
+        for record in tables["instance"]
+    }
+    pose = {record["token"]: record["translation"] for record in tables["ego_pose"]}
+    centre = {
+        record["sample_token"]: pose[record["ego_pose_token"]]
+        for record in tables["sample_data"]
+        if record["is_key_frame"] and record["fileformat"] == "pcd"
+    }
+    counted: Counter[tuple[str, str]] = Counter()
+    for box in tables["sample_annotation"]:
+        name = label[box["instance_token"]]
+        if name is None or box["num_lidar_pts"] == 0:
+            continue
+        ego, at = centre[box["sample_token"]], box["translation"]
+        if (ego[0] - at[0]) ** 2 + (ego[1] - at[1]) ** 2 < ranges[name] ** 2:
+            counted[split_of_sample[box["sample_token"]], name] += 1
+    return tuple(
+        ClassCount(split, name, counted[split, name])
+        for split in sorted(set(split_of_scene.values()))
+        for name in NUSCENES_DETECTION_CLASSES
+    )
