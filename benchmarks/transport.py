@@ -183,11 +183,11 @@ def _tensor_sender(node: Any, context: Any, frames: int, period_s: float, seed: 
     from mmmt_msgs.msg import TensorAnnouncement
 
     from perception_core.bundle import SENSOR_FUSION
-    from perception_nodes import topics
+    from perception_nodes.transport.announcement import Announcer
     from perception_nodes.transport.transport import make_writer
 
     writer = make_writer(context, SENSOR_FUSION)
-    publisher = node.create_publisher(TensorAnnouncement, topics.tensors_of(SENSOR_FUSION), topics.reliable())
+    publisher = Announcer(node, context, SENSOR_FUSION)
     images = _images(seed)
 
     def send(sequence: int) -> None:
@@ -205,7 +205,7 @@ def _tensor_receiver(node: Any, context: Any, received: _Received) -> Any:
     from mmmt_msgs.msg import TensorAnnouncement
 
     from perception_core.bundle import SENSOR_FUSION
-    from perception_nodes import topics
+    from perception_nodes.transport.announcement import Listening
     from perception_nodes.transport.transport import make_reader
 
     reader = make_reader(context, "camera_net", SENSOR_FUSION)
@@ -216,7 +216,7 @@ def _tensor_receiver(node: Any, context: Any, received: _Received) -> Any:
         if int(images[0, 0, 0, 0]) != announcement.trace_id % 256:
             raise RuntimeError(f"frame {announcement.trace_id} arrived with the content of another")
 
-    node.create_subscription(TensorAnnouncement, topics.tensors_of(SENSOR_FUSION), receive, topics.reliable())
+    Listening(node, context, SENSOR_FUSION, receive)
     return reader
 
 

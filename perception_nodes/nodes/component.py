@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +14,10 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
 from perception_core.backends import load_component
-from perception_nodes import topics
 from perception_nodes.runtime.announcement_join import AnnouncementJoin
 from perception_nodes.runtime.device_worker import Job, acquire_worker, release_worker
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
+from perception_nodes.transport.announcement import Announcer, Listening
 from perception_nodes.transport.interface import TensorError, TensorReader, TensorWriter
 from perception_nodes.transport.transport import make_reader, make_writer
 
@@ -61,8 +62,10 @@ class ComponentNode(StackNode):
         self._announcer: Any = None
         self._runner: Any = None
         self._worker: Any = None
-        self._announcement_subscriptions: list[Any] = []
+        self._listening: list[Listening] = []
         self._join: AnnouncementJoin[TensorAnnouncement] | None = None
+        # Producers of this process announce on their own threads.
+        self._join_lock = threading.Lock()
         self._working = False
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -95,31 +98,24 @@ class ComponentNode(StackNode):
         """Opens the sending side; a task head decodes to messages instead."""
         name = self.get_name()
         self._writer = make_writer(self.process_context, name)
-        self._announcer = self.create_publisher(
-            TensorAnnouncement, topics.tensors_of(name), topics.reliable()
-        )
+        self._announcer = Announcer(self, self.process_context, name)
 
     def start(self) -> None:
         """Subscribes to the producers."""
         self._working = True
         for producer in self._producers:
-            self._announcement_subscriptions.append(
-                self.create_subscription(
-                    TensorAnnouncement,
-                    topics.tensors_of(producer),
-                    functools.partial(self._on_announcement, producer),
-                    topics.reliable(),
-                )
-            )
+            callback = functools.partial(self._on_announcement, producer)
+            self._listening.append(Listening(self, self.process_context, producer, callback))
 
     def stop(self) -> None:
         """Unsubscribes; the frame being worked on is finished."""
         self._working = False
-        for subscription in self._announcement_subscriptions:
-            self.destroy_subscription(subscription)
-        self._announcement_subscriptions.clear()
+        for listening in self._listening:
+            listening.close()
+        self._listening.clear()
         if self._join is not None:
-            self._join.clear()
+            with self._join_lock:
+                self._join.clear()
         if self._worker is not None:
             self._worker.discard(self.get_name())
             self._worker.call(lambda: None)  # returns when the job under way has ended
@@ -142,7 +138,8 @@ class ComponentNode(StackNode):
 
     def _on_announcement(self, producer: str, announcement: TensorAnnouncement) -> None:
         assert self._join is not None
-        parts = self._join.add(producer, announcement.trace_id, announcement)
+        with self._join_lock:
+            parts = self._join.add(producer, announcement.trace_id, announcement)
         if parts is None or not self._working:
             return
         queued_ns = monotonic_ns()

@@ -35,6 +35,7 @@ from perception_nodes.fusion.frame_synchronizer import (
 from perception_nodes.fusion.task_reach import heads_fed_by
 from perception_nodes.nodes.number_parameter import declare_number
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
+from perception_nodes.transport.announcement import Announcer
 from perception_nodes.transport.interface import TensorError, TensorWriter
 from perception_nodes.transport.transport import make_writer
 
@@ -182,9 +183,7 @@ class SensorFusionNode(StackNode):
             context.bundle.task_heads().values(), self._max_in_flight, self._in_flight_timeout_s
         )
         self._writer = make_writer(context, SENSOR_FUSION)
-        self._announcer = self.create_publisher(
-            TensorAnnouncement, topics.tensors_of(SENSOR_FUSION), topics.reliable()
-        )
+        self._announcer = Announcer(self, context, SENSOR_FUSION)
         self._status_publisher = self.create_publisher(FusionStatus, topics.FUSION_STATUS, topics.reliable())
 
     def start(self) -> None:

@@ -20,6 +20,7 @@ from perception_nodes import topics
 from perception_nodes.nodes.component import ComponentNode
 from perception_nodes.nodes.task_head import TaskHeadNode
 from perception_nodes.runtime.stack_node import ProcessContext, monotonic_ns
+from perception_nodes.transport.announcement import Announcer
 from perception_nodes.transport.transport import make_writer
 
 
@@ -42,9 +43,7 @@ class Chain:
             for name, spec in resolved.bundle.spec.components.items()
         }
         self.node = Node("frames", namespace=topics.NAMESPACE)
-        self.announcer = self.node.create_publisher(
-            TensorAnnouncement, topics.tensors_of(SENSOR_FUSION), topics.reliable()
-        )
+        self.announcer = Announcer(self.node, self.context, SENSOR_FUSION)
         self.writer = make_writer(self.context, SENSOR_FUSION)
         self.timings: list[StageTiming] = []
         self.objects: list[DetectedObjectArray] = []
