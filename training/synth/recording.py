@@ -79,7 +79,7 @@ class DriveOptions:
     seconds: float = 8.0
     seed: int = 7
     lidar_hz: int = 10
-    camera_divider: int = 1
+    camera_divider: int = 2
     width: int = 800
     height: int = 450
 
