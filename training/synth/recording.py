@@ -76,12 +76,12 @@ class DriveOptions:
         height: Pixels.
     """
 
-    seconds: float = 8.0
+    seconds: float = 6.0
     seed: int = 7
     lidar_hz: int = 10
     camera_divider: int = 2
-    width: int = 800
-    height: int = 450
+    width: int = 640
+    height: int = 360
 
     def moments(self) -> int:
         """Returns the number of sweeps."""
