@@ -85,12 +85,14 @@ class ControlBatch:
 
     Attributes:
         steering_b1: float32 radians.
+        steering_valid_b1: bool.
         speed_b1: float32 metres a second.
         waypoints_bk2: float32 metres.
         waypoint_valid_bk: bool.
     """
 
     steering_b1: torch.Tensor
+    steering_valid_b1: torch.Tensor
     speed_b1: torch.Tensor
     waypoints_bk2: torch.Tensor
     waypoint_valid_bk: torch.Tensor
@@ -127,6 +129,7 @@ class Batch:
         map_masks, foreground_masks, control: None where no sample has them.
         dense: By task; tasks no sample has a label of are left out.
         semantic_classes: Class names of `semantic_segmentation`.
+        depth_unit: As `DenseLabels.depth_unit`; `m` without depth.
         present: For every task of TASKS, bool (B): which samples have its label.
     """
 
@@ -145,6 +148,7 @@ class Batch:
     control: ControlBatch | None
     dense: dict[str, DenseBatch]
     semantic_classes: tuple[str, ...]
+    depth_unit: str
     present: dict[str, torch.Tensor]
 
     def __len__(self) -> int:
@@ -221,6 +225,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
             [None if s.dense.semantic_segmentation is None else s.dense.semantic_classes for s in samples],
         )
         or (),
+        depth_unit=_common(
+            samples, "unit of depth", [None if s.dense.depth is None else s.dense.depth_unit for s in samples]
+        )
+        or "m",
         present={task: torch.tensor([task in sample.labels_present for sample in samples]) for task in TASKS},
     )
 
@@ -310,13 +318,17 @@ def _collate_control(samples: Sequence[Sample]) -> ControlBatch | None:
         return None
     batch = len(samples)
     steering, speed = np.zeros((batch, 1), dtype=np.float32), np.zeros((batch, 1), dtype=np.float32)
+    steering_valid = np.zeros((batch, 1), dtype=bool)
     waypoints = np.zeros((batch, count, 2), dtype=np.float32)
     valid = np.zeros((batch, count), dtype=bool)
     for index, control in enumerate(controls):
         if control is not None:
             steering[index], speed[index] = control.steering_rad, control.speed_mps
+            steering_valid[index] = control.steering_valid
             waypoints[index], valid[index] = control.waypoints_k2, control.waypoint_valid_k
-    return ControlBatch(*(torch.from_numpy(array) for array in (steering, speed, waypoints, valid)))
+    return ControlBatch(
+        *(torch.from_numpy(array) for array in (steering, steering_valid, speed, waypoints, valid))
+    )
 
 
 def _collate_dense(samples: Sequence[Sample]) -> dict[str, DenseBatch]:

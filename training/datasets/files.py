@@ -36,14 +36,18 @@ class DataError(ValueError):
         path: The file or folder.
     """
 
-    def __init__(self, path: str | Path, problem: str) -> None:
-        """Creates the error; its message is `path: problem`."""
-        # Both arguments, so that the error survives the way out of a worker process.
+    def __init__(self, path: str | Path, problem: str = "") -> None:
+        """Creates the error; its message is `path: problem`.
+
+        A loader's worker process hands its error on as one text: then there is no `problem`, and the text,
+        which holds both, stands in place of the path.
+        """
+        # Both arguments, so that the error can be pickled.
         super().__init__(str(path), problem)
         self.path = Path(path)
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: {self.args[1]}"
+        return f"{self.args[0]}: {self.args[1]}" if self.args[1] else str(self.args[0])
 
 
 def read_bytes(path: Path) -> bytes:

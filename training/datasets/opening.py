@@ -1,4 +1,4 @@
-"""Opens a data set by looking at its folder."""
+"""Opens a data set by looking at its folder: the first part or split, all labels that are there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from perception_core.configuration import nearest
 from training.datasets.dataset import SampleDataset
 from training.datasets.files import DataError
 from training.datasets.frame_input import DEFAULT_INPUT, FrameInput
+from training.datasets.single_view import first_part
 
 Opener = Callable[[Path, FrameInput], SampleDataset]
 
@@ -41,8 +42,56 @@ def _open_kitti(path: Path, frame_input: FrameInput) -> SampleDataset:
     return KittiDrive(path, frame_input)
 
 
+def _open_nuscenes(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.nuscenes import NuScenesConfig, NuScenesDataset
+
+    has_maps = (path / "maps" / "expansion").is_dir()
+    tasks = ("detection3d", "map_segmentation", "foreground_segmentation", "control")
+    config = NuScenesConfig(tasks=tasks if has_maps else tuple(t for t in tasks if t != "map_segmentation"))
+    return NuScenesDataset(path, config=config, frame_input=frame_input)
+
+
+def _open_cityscapes(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.cityscapes import CITYSCAPES_TASKS, LABEL_PLACES, Cityscapes
+
+    split = next(name for name in ("train", "val", "test") if (path / "leftImg8bit" / name).is_dir())
+    tasks = tuple(task for task in CITYSCAPES_TASKS if (path / LABEL_PLACES[task][0] / split).is_dir())
+    return Cityscapes(path, split, tasks, frame_input)
+
+
+def _open_cityscapes_adashare(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.cityscapes_adashare import GROUP_FILE, CityscapesAdaShare
+
+    return CityscapesAdaShare(path, first_part(path / GROUP_FILE), frame_input=frame_input)
+
+
+def _open_taskonomy(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.taskonomy import GROUP_FILE, Taskonomy
+
+    return Taskonomy(path, first_part(path / GROUP_FILE), frame_input)
+
+
+def _open_nyuv2(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.nyuv2 import GROUP_FILE, NyuV2
+
+    group_file = path / GROUP_FILE
+    return NyuV2(path, first_part(group_file) if group_file.is_file() else "", frame_input=frame_input)
+
+
+def _open_camvid(path: Path, frame_input: FrameInput) -> SampleDataset:
+    from training.datasets.camvid import CamVid
+
+    part = next(name for name in ("train", "val", "test") if (path / f"{name}annot").is_dir())
+    return CamVid(path, part, frame_input)
+
+
 #: By the name users give; looked through in this order.
 LAYOUTS: dict[str, Layout] = {
+    "nuscenes": Layout(
+        lambda path: any((folder / "scene.json").is_file() for folder in path.glob("v1.0-*")),
+        _open_nuscenes,
+        "v1.0-*/scene.json",
+    ),
     "info": Layout(
         lambda path: (path / "frame.json").is_file() or path.suffix in (".pkl", ".json"),
         _open_info,
@@ -52,6 +101,21 @@ LAYOUTS: dict[str, Layout] = {
         lambda path: (path / "calib.yaml").is_file() and (path / "velodyne").is_dir(),
         _open_kitti,
         "calib.yaml and velodyne/",
+    ),
+    "cityscapes": Layout(lambda path: (path / "leftImg8bit").is_dir(), _open_cityscapes, "leftImg8bit/"),
+    "cityscapes_adashare": Layout(
+        lambda path: (path / "cityscape.json").is_file(), _open_cityscapes_adashare, "cityscape.json"
+    ),
+    "taskonomy": Layout(lambda path: (path / "taskonomy.json").is_file(), _open_taskonomy, "taskonomy.json"),
+    "nyuv2": Layout(
+        lambda path: (path / "img").is_dir() and (path / "normal_mask").is_dir(),
+        _open_nyuv2,
+        "img/ and normal_mask/",
+    ),
+    "camvid": Layout(
+        lambda path: any((path / f"{part}annot").is_dir() for part in ("train", "val", "test")),
+        _open_camvid,
+        "trainannot/",
     ),
 }
 

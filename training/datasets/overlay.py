@@ -102,7 +102,7 @@ def _line(
 
 
 def _caption(image: Image, text: str) -> None:
-    scale = max(0.4, image.shape[1] / 1100)
+    scale = min(0.8, max(0.4, image.shape[1] / 1100))
     thickness = max(1, round(scale * 1.4))
     (width, height), _ = cv2.getTextSize(text, _FONT, scale, thickness)
     cv2.rectangle(image, (0, 0), (width + 12, height + 12), _BACKGROUND, -1)
@@ -143,7 +143,9 @@ def draw_from_above(sample: Sample, size: int, reach_m: float = 52.0) -> Image:
     height = np.clip((sample.points_nc[inside, 2] + 0.5) / 4.0, 0, 1)
     tint = cv2.applyColorMap((height * 255).astype(np.uint8).reshape(-1, 1), cv2.COLORMAP_VIRIDIS)
     if inside.any():
-        image[place[inside, 1], place[inside, 0]] = tint[:, 0, ::-1]
+        column, row = place[inside].T
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):  # two pixels wide, one is hardly seen
+            image[np.minimum(row + down, size - 1), np.minimum(column + right, size - 1)] = tint[:, 0, ::-1]
     if sample.boxes is not None:
         count = len(sample.boxes.class_names)
         for label, box in zip(sample.boxes.labels_b, sample.boxes.boxes_b9, strict=True):
@@ -186,7 +188,7 @@ def draw_dense(sample: Sample, task: str, label: DenseLabel, view: int) -> Image
     else:
         grey = (value.clip(0, 1) * 255).astype(np.uint8)
         image = np.repeat(grey[..., None], 3, axis=-1)
-    result: Image = np.where(valid[..., None], image, 0).astype(np.uint8)
+    result: Image = np.ascontiguousarray(np.where(valid[..., None], image, 0), dtype=np.uint8)
     _caption(result, task)
     return result
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -223,12 +223,15 @@ class ControlTargets:
         waypoints_k2: float64 x y of the ego origin at evenly spaced times after the stamp, in the ego frame
             of the stamp; zero where not valid.
         waypoint_valid_k: bool; False beyond the end of the scene.
+        steering_valid: Whether the steering angle is known: a vehicle that stands does not show it by its
+            way.
     """
 
     steering_rad: float
     speed_mps: float
     waypoints_k2: FloatArray
     waypoint_valid_k: BoolArray
+    steering_valid: bool = True
 
     def __post_init__(self) -> None:
         """Refuses values that are not numbers.
@@ -270,6 +273,7 @@ class DenseLabels:
         edges: float32 strength 0..1 of occlusion or texture edges.
         keypoints: float32 strength 0..1 of 2D keypoints.
         semantic_classes: Class names of `semantic_segmentation`.
+        depth_unit: `m`, or `relative_inverse` for data sets that only tell 1 / depth in an unknown unit.
     """
 
     semantic_segmentation: DenseLabel | None = None
@@ -278,6 +282,7 @@ class DenseLabels:
     edges: DenseLabel | None = None
     keypoints: DenseLabel | None = None
     semantic_classes: tuple[str, ...] = ()
+    depth_unit: Literal["m", "relative_inverse"] = "m"
 
     def __post_init__(self) -> None:
         """Refuses labels of wrong types.
@@ -389,7 +394,11 @@ class Sample:
             map_masks=self.map_masks if "map_segmentation" in present else None,
             foreground_masks=self.foreground_masks if "foreground_segmentation" in present else None,
             control=self.control if "control" in present else None,
-            dense=DenseLabels(**dense, semantic_classes=self.dense.semantic_classes),
+            dense=DenseLabels(
+                **dense,
+                semantic_classes=self.dense.semantic_classes,
+                depth_unit=self.dense.depth_unit,
+            ),
             labels_present=frozenset(present),
         )
 
