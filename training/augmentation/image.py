@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,8 +68,8 @@ def image_transform(
 
 
 def transform_image(
-    image_hwc: NDArray[np.generic], transform: ImageTransform, *, nearest: bool = False, fill: float = 0
-) -> NDArray[np.generic]:
+    image_hwc: NDArray[Any], transform: ImageTransform, *, nearest: bool = False, fill: float = 0
+) -> NDArray[Any]:
     """Moves an image's pixels; what comes from outside of it is `fill`.
 
     Args:

@@ -145,7 +145,7 @@ class Cityscapes(SampleDataset):
         if calibration is None and self._place(index, "camera").is_file():
             calibration = _camera_calibration(self._place(index, "camera"))
         intrinsics, camera_from_ego, _ = calibration or (None, None, 0.0)
-        dense: dict[str, DenseLabel] = {}
+        dense: dict[str, Any] = {}
         if "semantic_segmentation" in self._labels:
             label_path = self._place(index, "semantic_segmentation")
             ids = read_label_image(label_path, size)

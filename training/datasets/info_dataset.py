@@ -55,6 +55,7 @@ class InfoDataset(SampleDataset):
         frame_input: FrameInput = DEFAULT_INPUT,
         classes: tuple[str, ...] = NUSCENES_DETECTION_CLASSES,
         rig: str = "nuscenes",
+        image_size: tuple[int, int] | None = (1600, 900),
     ) -> None:
         """Reads the info file.
 
@@ -65,6 +66,8 @@ class InfoDataset(SampleDataset):
             frame_input: What the network takes.
             classes: Class names in the order of the network's channels; others are left out.
             rig: Rig of hw_configs/rigs: order of the cameras, intensity scale, minimal range.
+            image_size: Width and height the images must have, so that intrinsics fit; None: any. An info file
+                does not tell. Known sizes are decoded faster.
 
         Raises:
             DataError: The file cannot be read or is no info file.
@@ -74,7 +77,7 @@ class InfoDataset(SampleDataset):
         self.root = self.path.parent if root is None else Path(root)
         self.frame_input = frame_input
         self.classes = classes
-        self._rig = shipped_rig(rig)
+        self._rig, self._image_size = shipped_rig(rig), image_size
         content = read_info_file(self.path)
         self._frames: list[dict[str, Any]] = content["data_list"]
         categories = content["metainfo"].get("categories", {})
@@ -148,7 +151,7 @@ class InfoDataset(SampleDataset):
             self._find(image["img_path"], channel),
             np.array(image["cam2img"], dtype=np.float64)[:3, :3],
             compose(camera_from_lidar, inverse(ego_from_lidar)),
-            self._rig.cameras[name].expected_size,
+            self._image_size,
         )
 
     def _points(

@@ -293,7 +293,7 @@ class _IndexBuilder:
             "annotation_rotation": (-1, 4),
             **dict.fromkeys(("annotation_velocity", "annotation_points"), (-1, 2)),
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.array(rows, dtype=_dtype(name)).reshape(shapes.get(name, (-1,)))
             for name, rows in self.rows.items()
         }

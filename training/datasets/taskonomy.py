@@ -95,7 +95,9 @@ class Taskonomy(SampleDataset):
         known = (raw["depth"] < _DEPTH_UNKNOWN) & (raw["depth"] > 0)
         normals = raw["normals"][..., :3].astype(np.float32) / 127.5 - 1
         # Taskonomy's normals are only as good as its geometry: where that has holes there are none.
-        normals = np.where(known[..., None], normals * np.float32([1, -1, -1]), 0).astype(np.float32)
+        normals = np.where(known[..., None], normals * np.array([1, -1, -1], dtype=np.float32), 0).astype(
+            np.float32
+        )
         everywhere = np.ones(known.shape, dtype=bool)
         return Sample(
             provenance=Provenance(
