@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from light_bundle import light_bundle
 from stack_probe import StackProbe
 
 from perception_core.control.judge import unsafe_reasons
@@ -107,10 +108,10 @@ def running_stack(
 
     Args:
         deployment: Name in hw_configs/ or a file.
-        overrides: `key:=value` texts.
+        overrides: `key:=value` texts; the bundle is the lightest unless one of them names another.
         recording: Played in a loop, None: the test publishes sensor data itself.
     """
-    given = list(overrides)
+    given = [f"bundle:={light_bundle()}", *overrides]
     if recording is not None:
         given += [f"parameters.replay.recording:={recording}", "parameters.replay.loop:=0"]
     resolved = load_deployment(deployment, given)

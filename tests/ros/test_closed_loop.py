@@ -8,35 +8,14 @@ import os
 import signal
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 from mmmt_msgs.msg import ControlCommand, LatencyStatus
+from patient_stack import PATIENCE_S, PERIOD_S, patient_overrides
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from sensor_feed import SensorFeed
 from stack_fixtures import RunningStack, running_stack
-
-from training.synth.recording import DriveOptions, write_recording
-
-#: Wide enough for a busy machine: what is tested are the reactions, not this machine's speed.
-OVERRIDES = (
-    "rig:=synthetic",
-    "parameters.control.engage_on_start:=true",
-    "parameters.control.object_score_threshold:=1.0",  # the bundle is untrained: its objects mean nothing
-    "parameters.control.comfortable_stop_age_s:=4.0",
-    "parameters.control.full_stop_age_s:=6.0",
-    "parameters.control.monitor_age_s:=4.0",
-    "parameters.control.max_output_latency_s:=30.0",
-    "parameters.replay.rate:=0.3",
-    "budgets_ms.lidar->detection3d:=1500",
-)
-PATIENCE_S = 90.0
-
-
-@pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = DriveOptions(seconds=3.0, width=320, height=180, camera_divider=2)
-    return write_recording(tmp_path_factory.mktemp("drive") / "drive", options, processes=1)
 
 
 def set_parameter(stack: RunningStack, component: str, name: str, value: float) -> None:
@@ -58,8 +37,9 @@ def newest_limits(stack: RunningStack, since: float) -> list[float]:
 
 
 @pytest.mark.timeout(900)
-def test_slow_then_killed_then_recovered(drive: Path) -> None:
-    with running_stack("cpu-isolated", OVERRIDES, drive) as stack:
+def test_slow_then_killed_then_recovered() -> None:
+    overrides = (*patient_overrides(), "budgets_ms.lidar->detection3d:=1500")
+    with running_stack("cpu-isolated", overrides) as stack, SensorFeed(stack.resolved.rig, PERIOD_S):
         probe = stack.probe
         probe.wait_for_state(ControlCommand.STATE_DRIVING, PATIENCE_S)
         began = time.monotonic()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from demo_fixtures import REPOSITORY, check, demo
+from light_bundle import light_bundle
 
 CPU_DEPLOYMENTS = ("cpu-1process", "cpu-2core", "cpu-isolated")
 
@@ -52,7 +53,7 @@ def test_a_full_disk_is_one_message_and_no_half_report(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "messages.log").symlink_to("/dev/full")
-    done, summary = demo(out, "--duration", "4")
+    done, summary = demo(out, "--duration", "4", f"bundle:={light_bundle()}")
     assert done.returncode == 1
     assert any("No space left on device" in text for text in summary["missing"]), summary["missing"]
     assert "the report is incomplete" in done.stderr

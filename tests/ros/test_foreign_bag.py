@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 from bag_fixtures import ForeignVehicle, cut_bag, write_foreign_bag
 from demo_fixtures import check, demo, mmmt
+from light_bundle import light_bundle
 
 pytestmark = pytest.mark.timeout(600)
 
 #: The networks need about half of a slow machine; the test is not about speed.
 RATE = "parameters.replay.rate:=0.5"
+
+
+def bundle() -> str:
+    """The override that puts the lightest network into the stack."""
+    return f"bundle:={light_bundle()}"
 
 
 def drafted_rig(bag: Path) -> Path:
@@ -34,7 +40,7 @@ def drafted_rig(bag: Path) -> Path:
 def test_a_foreign_bag_plays_after_a_draft(tmp_path: Path, vehicle: ForeignVehicle, storage: Any) -> None:
     bag = write_foreign_bag(tmp_path / "bag", vehicle, storage, sweeps=30, points=3000)
     out = tmp_path / "run"
-    done, summary = demo(out, "--recording", str(bag), "--rig", str(drafted_rig(bag)), RATE)
+    done, summary = demo(out, "--recording", str(bag), "--rig", str(drafted_rig(bag)), RATE, bundle())
     check(done, summary, out)
     assert 0 < summary["frames"]["in"] <= 30
     cameras = [
@@ -50,7 +56,7 @@ def test_a_bag_cut_off_in_the_middle_plays_as_far_as_it_goes(tmp_path: Path) -> 
     rig = drafted_rig(bag)
     cut_bag(bag, share=0.6)
     out = tmp_path / "run"
-    done, summary = demo(out, "--recording", str(bag), "--rig", str(rig), RATE)
+    done, summary = demo(out, "--recording", str(bag), "--rig", str(rig), RATE, bundle())
     check(done, summary, out)
     assert 0 < summary["frames"]["in"] < 30
     assert "broke off" in summary["ended"]

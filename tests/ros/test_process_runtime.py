@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from light_bundle import light_bundle
 
 from perception_core.deployment import load_deployment
 from perception_core.resources import package_root
@@ -45,7 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The shipped deployment cpu-2core without its sensors, up and ready, shared by this file."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("cpu-2core needs two cores")
-    processes = build_process_list(load_deployment("cpu-2core"))
+    processes = build_process_list(load_deployment("cpu-2core", [f"bundle:={light_bundle()}"]))
     lines: list[tuple[str, str]] = []
     supervisor = Supervisor(
         processes,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmmt_msgs.msg import ControlCommand, FusionStatus
+from patient_stack import PATIENCE_S, PERIOD_S, patient_overrides
 from sensor_feed import SensorFeed, cloud_of
 from sensor_fusion_fixtures import jpeg
 from sensor_msgs.msg import CompressedImage, PointCloud2
@@ -20,19 +21,6 @@ from stack_fixtures import RunningStack, running_stack
 
 from perception_nodes.nodes.sensor_fusion import stamp_message, stamp_ns
 
-OVERRIDES = (
-    "rig:=synthetic",
-    "parameters.control.engage_on_start:=true",
-    "parameters.control.object_score_threshold:=1.0",  # the bundle is untrained: its objects mean nothing
-    # Wide enough for a busy machine: what is tested are the reactions, not this machine's speed.
-    "parameters.control.comfortable_stop_age_s:=4.0",
-    "parameters.control.full_stop_age_s:=6.0",
-    "parameters.control.monitor_age_s:=6.0",
-    "parameters.control.max_output_latency_s:=30.0",
-    # A sweep every half second is the usual here, not silence.
-    "parameters.sensor_fusion.fallback_after_s:=3.0",
-)
-PATIENCE_S = 90.0
 FRONT = "camera_front"
 
 pytestmark = pytest.mark.timeout(900)
@@ -40,13 +28,13 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[RunningStack]:
-    with running_stack("cpu-1process", OVERRIDES) as running:
+    with running_stack("cpu-1process", patient_overrides()) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def feed(stack: RunningStack) -> Iterator[SensorFeed]:
-    with SensorFeed(stack.resolved.rig) as running:
+    with SensorFeed(stack.resolved.rig, PERIOD_S) as running:
         wait_for_whole_frame(stack)
         stack.probe.wait_for_state(ControlCommand.STATE_DRIVING, PATIENCE_S)
         yield running
