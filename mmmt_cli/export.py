@@ -34,13 +34,13 @@ def export(
     record = TrainingRecord(
         trained=False, seed=seed, note="Untrained: seeded initial weights, for integration and latency only."
     )
-    network = create_seeded_model(model, seed, **_parse_arguments(arguments or []))
+    network = create_seeded_model(model, seed, **parse_arguments(arguments or []))
     bundle = write_bundle(network, model, out, record, graphs=graphs)
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     typer.echo(f"{bundle.path}: {', '.join(bundle.spec.components)}; {size / 1e6:.1f} MB")
 
 
-def _parse_arguments(assignments: list[str]) -> dict[str, Any]:
+def parse_arguments(assignments: list[str]) -> dict[str, Any]:
     """Turns ["a.b=1"] into {"a": {"b": 1}}; values are read as YAML."""
     import yaml
 

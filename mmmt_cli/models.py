@@ -11,6 +11,10 @@ models_app = typer.Typer(
     help="List networks and show their parts.", no_args_is_help=True, add_completion=False
 )
 
+# Points that are counted by default: a sweep of 32 rings, and what is left of ten of them in 0.1 m voxels.
+_ONE_SWEEP = 30_000
+_SEVERAL_SWEEPS = 120_000
+
 
 @models_app.command("list")
 def list_command() -> None:
@@ -25,17 +29,47 @@ def list_command() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A name of `mmmt models list`.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object and nothing else.")] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="HEIGHTxWIDTH",
+            help="Size of the images, e.g. 256x704; default: the network's own.",
+        ),
+    ] = None,
     cameras: Annotated[int, typer.Option(help="Cameras of the frame that is counted.", min=0)] = 6,
-    points: Annotated[int, typer.Option(help="LiDAR points of the frame that is counted.", min=0)] = 30_000,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            help="LiDAR points of the frame that is counted; default: one sweep of 30000, or 120000 where "
+            "the network is made for several sweeps.",
+            min=0,
+        ),
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Argument of the network, e.g. bev_encoder=separate. May be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Show a network's components with their inputs, outputs, weights and multiply-adds a frame."""
+    from mmmt_cli.export import parse_arguments
     from perception_core.models import create_model
     from perception_core.models.profile import profile_model
 
-    model = create_model(name)
-    profiles = profile_model(model, cameras, points)
+    chosen = parse_arguments(arguments or [])
+    if image is not None:
+        height, width = _parse_size(image)
+        chosen["camera"] = {**chosen.get("camera", {}), "image_height": height, "image_width": width}
+    model = create_model(name, **chosen)
     specs = model.component_specs()
     bundle_input = model.bundle_input()
+    if points is None:
+        points = _ONE_SWEEP if bundle_input.max_points <= 2 * _ONE_SWEEP else _SEVERAL_SWEEPS
+    profiles = profile_model(model, cameras, points)
     description = {
         "name": name,
         "input": {
@@ -61,6 +95,16 @@ def show(
         typer.echo(json.dumps(description))
         return
     _print_table(description)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """Turns `256x704` into height and width."""
+    height, separator, width = text.partition("x")
+    if not (separator and height.isdigit() and width.isdigit()):
+        raise typer.BadParameter(
+            f"expected HEIGHTxWIDTH in pixels, e.g. 256x704, got '{text}'", param_hint="--input"
+        )
+    return int(height), int(width)
 
 
 def _print_table(description: dict) -> None:

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from perception_core.backends.example_inputs import example_inputs
+from perception_core.backends.exported_graph import RUN_IN_TORCH
 from perception_core.bundle import Bundle, BundleSpec, ComponentSpec, ModelReference, TrainingRecord
 from perception_core.models import PerceptionModel, create_model
 from perception_core.onnx_export import export_dense_part
@@ -93,6 +94,11 @@ def _export_graphs(model: PerceptionModel, path: Path) -> tuple[dict[str, Compon
     frame_input, tensors = model.bundle_input(), model.tensor_specs()
     for name, component in model.components.items():
         spec = model.component_specs()[name]
+        if not component.exportable:
+            specs[name] = spec.model_copy(
+                update={"exported": dict.fromkeys(("onnxruntime", "openvino"), RUN_IN_TORCH)}
+            )
+            continue
         inputs = example_inputs(frame_input, tensors, spec)
         graph = path / f"{name}.onnx"
         export_dense_part(component, [inputs[tensor] for tensor in spec.inputs], graph)

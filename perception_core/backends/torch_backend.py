@@ -130,7 +130,8 @@ def load_with_torch_compile(bundle: Bundle, name: str, device: Device) -> TorchR
     target = torch_device_of(device)
     component, spec = build_component(bundle, name)
     component.fuse_normalization()
-    component.dense_part.compile(dynamic=any(component.dense_dynamic))
+    if component.exportable:  # sparse operators would only break the graph into pieces
+        component.dense_part.compile(dynamic=any(component.dense_dynamic))
     return TorchRunner(bundle, name, component, spec, device, target)
 
 

@@ -23,9 +23,11 @@ class Component(nn.Module):
         dense_name: Sub-module of `network` that has only dense operators and is exported to other runtimes;
             empty: the whole component.
         dense_dynamic: For each input of the dense part, the axes whose size differs between frames.
+        exportable: The dense part can be exported; False: other runtimes leave the component to torch.
     """
 
     dense_name: str = ""
+    exportable: bool = True
     dense_dynamic: tuple[tuple[int, ...], ...] = ()
 
     def __init__(self, network: nn.Module) -> None:

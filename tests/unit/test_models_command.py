@@ -34,6 +34,26 @@ def test_show_prints_one_json_object() -> None:
         assert all(component[total] > 0 for component in shown["components"].values())
 
 
+def test_show_takes_other_inputs_and_arguments() -> None:
+    shown = []
+    for options in (["--input", "32x64"], ["--input", "64x64", "--set", "control.enabled=true"]):
+        result = CliRunner().invoke(
+            models_app, ["show", "fuller_micro", "--json", "--cameras", "1", "--points", "100", *options]
+        )
+        assert result.exit_code == 0, result.output
+        shown.append(json.loads(result.stdout))
+    assert shown[0]["input"]["image"] == {"height": 32, "width": 64}
+    small, large = (entry["components"]["camera_net"]["multiply_adds"] for entry in shown)
+    assert large == pytest.approx(2 * small, rel=0.01)
+    assert "control_head" in shown[1]["components"]
+
+
+def test_a_wrong_input_size_is_named() -> None:
+    result = CliRunner().invoke(models_app, ["show", "fuller_micro", "--input", "large"])
+    assert result.exit_code == 2
+    assert "HEIGHTxWIDTH" in result.output
+
+
 def test_show_prints_a_table() -> None:
     result = CliRunner().invoke(models_app, ["show", "fuller_tiny", "--cameras", "0", "--points", "100"])
     assert result.exit_code == 0

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from perception_core.models.blocks import ConvNormAct, ResidualBlock, TopDownMerge
-from perception_core.models.fuller.configuration import CameraNetConfig
+from perception_core.models.fuller.configuration import CameraNetConfig, SwinCameraNetConfig
 from perception_core.models.interface import Component
 from perception_core.ops.bev_grid import BevGrid
 from perception_core.ops.bev_pool import LiftPlan, LiftPlanCache, bev_pool, frustum_points, plan_lift
@@ -14,9 +14,9 @@ from perception_core.ops.bev_pool import LiftPlan, LiftPlanCache, bev_pool, frus
 #: Image pixels per pixel of the feature that is lifted.
 FEATURE_STRIDE = 8
 
-# Mean and standard deviation of ImageNet's RGB values, 0..255, as all pre-trained image backbones expect.
-_IMAGE_MEAN = (123.675, 116.28, 103.53)
-_IMAGE_DEVIATION = (58.395, 57.12, 57.375)
+#: Mean and standard deviation of ImageNet's RGB values, 0..255, as all pre-trained image backbones expect.
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_DEVIATION = (58.395, 57.12, 57.375)
 
 
 class ImageEncoder(nn.Module):
@@ -28,9 +28,9 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: CameraNetConfig) -> None:
         super().__init__()
         # Not persistent: constants of the code, no weights.
-        self.register_buffer("image_mean", torch.tensor(_IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer(
-            "image_deviation", torch.tensor(_IMAGE_DEVIATION).view(1, 3, 1, 1), persistent=False
+            "image_deviation", torch.tensor(IMAGE_DEVIATION).view(1, 3, 1, 1), persistent=False
         )
         self.stem = ConvNormAct(3, config.stem_channels, stride=2)
         stages, channels = [], config.stem_channels
@@ -70,12 +70,31 @@ class ImageEncoder(nn.Module):
 class CameraNet(nn.Module):
     """Images of any number of calibrated cameras to one BEV feature (Lift-Splat-Shoot)."""
 
-    def __init__(self, config: CameraNetConfig, grid: BevGrid, z_range: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        config: CameraNetConfig | SwinCameraNetConfig,
+        grid: BevGrid,
+        z_range: tuple[float, float],
+    ) -> None:
         super().__init__()
         self.config = config
         self.grid = grid
+        self.pool_grid = grid
         self.z_range = z_range
-        self.image_encoder = ImageEncoder(config)
+        self.reduce: nn.Module = nn.Identity()
+        if isinstance(config, SwinCameraNetConfig):
+            from perception_core.models.fuller.swin_encoder import SwinImageEncoder  # needs torchvision
+
+            self.image_encoder: nn.Module = SwinImageEncoder(config)
+            self.pool_grid = grid.refined(config.pool_subdivision)
+            channels = config.bev_channels
+            self.reduce = nn.Sequential(
+                ConvNormAct(channels, channels),
+                ConvNormAct(channels, channels, stride=config.pool_subdivision),
+                ConvNormAct(channels, channels),
+            )
+        else:
+            self.image_encoder = ImageEncoder(config)
         self._plans = LiftPlanCache()
 
     def forward(
@@ -96,16 +115,36 @@ class CameraNet(nn.Module):
         Returns:
             camera_bev_bchw, zero where no valid camera looks.
         """
+        return self.lift(images_bvhwc, camera_valid_bv, intrinsics_bv33, camera_from_ego_bv44)[0]
+
+    def lift(
+        self,
+        images_bvhwc: torch.Tensor,
+        camera_valid_bv: torch.Tensor,
+        intrinsics_bv33: torch.Tensor,
+        camera_from_ego_bv44: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `forward`, and returns the depth distribution too, for its supervision.
+
+        Returns:
+            camera_bev_bchw, and depth_mhwd of the M valid cameras (in the order of
+            `camera_valid_bv.nonzero()`), None where there are none.
+        """
         batch_size = images_bvhwc.shape[0]
         valid_bv = camera_valid_bv.bool()
         if not bool(valid_bv.any()):
             shape = (batch_size, self.config.bev_channels, self.grid.rows, self.grid.columns)
-            return torch.zeros(shape, dtype=intrinsics_bv33.dtype, device=intrinsics_bv33.device)
+            return torch.zeros(shape, dtype=intrinsics_bv33.dtype, device=intrinsics_bv33.device), None
         depth_mhwd, context_mhwc = self.image_encoder(images_bvhwc[valid_bv])
         plan = self._plan(
             valid_bv, intrinsics_bv33[valid_bv], camera_from_ego_bv44[valid_bv], depth_mhwd.shape[1:3]
         )
-        return bev_pool(depth_mhwd, context_mhwc, plan)
+        pooled_bchw = bev_pool(depth_mhwd, context_mhwc.to(depth_mhwd.dtype), plan)
+        camera_bev_bchw: torch.Tensor = self.reduce(pooled_bchw)
+        if batch_size > 1 and not bool(valid_bv.any(dim=1).all()):
+            # A sample without cameras contributes nothing, whatever normalization makes of zeros.
+            camera_bev_bchw = camera_bev_bchw * valid_bv.any(dim=1).view(-1, 1, 1, 1)
+        return camera_bev_bchw, depth_mhwd
 
     @torch.no_grad()
     def _plan(
@@ -132,7 +171,7 @@ class CameraNet(nn.Module):
             intrinsics_m33, camera_from_ego_m44, (rows, columns), FEATURE_STRIDE, depths_d
         )
         batch_index_m = valid_bv.nonzero()[:, 0]
-        plan = plan_lift(points, batch_index_m, valid_bv.shape[0], self.grid, self.z_range)
+        plan = plan_lift(points, batch_index_m, valid_bv.shape[0], self.pool_grid, self.z_range)
         if key is not None:
             self._plans.put(key, plan)
         return plan

@@ -26,6 +26,8 @@ class ControlHead(nn.Module):
     def __init__(self, config: ControlHeadConfig, channels: int, grid: BevGrid) -> None:
         super().__init__()
         self.config = config
+        #: A BEV encoder of the head's own; nothing where all heads share one.
+        self.encoder: nn.Module = nn.Identity()
         # Waypoints may lie anywhere in the grid.
         self.reach = max(abs(grid.x_max), abs(grid.y_max))
         self.encode = nn.Sequential(
@@ -50,7 +52,7 @@ class ControlHead(nn.Module):
             Steering angle (B, 1) in radians, positive left; target speed (B, 1) in m/s, not negative;
             waypoints (B, K, 2) in metres, ego frame.
         """
-        coarse = functional.adaptive_avg_pool2d(self.encode(bev_feature_bchw), 4).flatten(1)
+        coarse = functional.adaptive_avg_pool2d(self.encode(self.encoder(bev_feature_bchw)), 4).flatten(1)
         motion = torch.nan_to_num(ego_motion_bc / self.motion_scale).clamp(-3.0, 3.0) * (
             ego_motion_bc[:, 2:3] > 0.5
         )

@@ -16,7 +16,7 @@ from perception_core.ops.box_codec import BoxCodec
 from perception_core.ops.peaks import suppress_non_peaks, top_peaks
 
 #: Numbers of each regressed attribute, in the order of `box_codec`.
-_ATTRIBUTES = {"offset": 2, "height": 1, "log_size": 3, "heading": 2, "velocity": 2}
+ATTRIBUTES = {"offset": 2, "height": 1, "log_size": 3, "heading": 2, "velocity": 2}
 
 #: BEV cells along one side of a token of the cross-attention.
 _TOKEN_STRIDE = 2
@@ -43,7 +43,7 @@ class DetectionOutput:
     code_bqe: torch.Tensor
 
 
-def _start_rare(layer: nn.Module, probability: float) -> None:
+def start_rare(layer: nn.Module, probability: float) -> None:
     """Sets a classifying layer's bias so that before training every class has this probability."""
     assert isinstance(layer.bias, torch.Tensor)
     nn.init.constant_(layer.bias, -math.log(1 / probability - 1))
@@ -58,7 +58,7 @@ class HeatmapNet(nn.Module):
         self.classify = nn.Conv2d(config.heatmap_channels, len(config.classes), kernel_size=1)
         self.tokens = ConvNormAct(channels, channels, stride=_TOKEN_STRIDE)
         nn.init.normal_(self.classify.weight, std=0.01)
-        _start_rare(self.classify, config.initial_probability)
+        start_rare(self.classify, config.initial_probability)
 
     def forward(self, bev_feature_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns heat-map logits (B, K, H, W) and tokens (B, C, H / 2, W / 2)."""
@@ -74,6 +74,12 @@ class DetectionHead(nn.Module):
         super().__init__()
         self.config = config
         self.grid = grid
+        #: A BEV encoder of the head's own; nothing where all heads share one.
+        self.encoder: nn.Module = nn.Identity()
+        self.to_feature: nn.Module = nn.Identity()
+        if config.channels is not None:
+            self.to_feature = ConvNormAct(channels, config.channels)
+            channels = config.channels
         self.codec = BoxCodec(grid.cell_size)
         self.point_like = tuple(config.classes.index(name) for name in config.point_like_classes)
         self.heatmap_net = HeatmapNet(config, channels)
@@ -82,9 +88,9 @@ class DetectionHead(nn.Module):
         self.decoder = DecoderLayer(channels, config.heads, config.hidden_channels)
         self.classify = FeedForward(channels, channels, len(config.classes))
         self.regress = nn.ModuleDict(
-            {name: FeedForward(channels, channels, size) for name, size in _ATTRIBUTES.items()}
+            {name: FeedForward(channels, channels, size) for name, size in ATTRIBUTES.items()}
         )
-        _start_rare(self.classify[-1], config.initial_probability)
+        start_rare(self.classify[-1], config.initial_probability)
         tokens = grid.model_copy(update={"cell_size": grid.cell_size * _TOKEN_STRIDE})
         positions = tokens.normalized(tokens.cell_centre(torch.arange(tokens.cells)))
         self.register_buffer("token_position_t2", positions, persistent=False)
@@ -92,6 +98,7 @@ class DetectionHead(nn.Module):
     def forward(self, bev_feature_bchw: torch.Tensor) -> DetectionOutput:
         """Detects in a batch of fused features."""
         config = self.config
+        bev_feature_bchw = self.to_feature(self.encoder(bev_feature_bchw))
         heatmap_logits_bkhw, token_bchw = self.heatmap_net(bev_feature_bchw)
         # Which cells become queries is a choice without a gradient; the heat map learns from its own loss.
         heatmap_bkhw = suppress_non_peaks(

@@ -22,6 +22,8 @@ class MapHead(nn.Module):
     def __init__(self, config: MapHeadConfig, channels: int, grid: BevGrid) -> None:
         super().__init__()
         self.config = config
+        #: A BEV encoder of the head's own; nothing where all heads share one.
+        self.encoder: nn.Module = nn.Identity()
         self.output_grid = grid.refined(config.cell_subdivision)
         self.to_mask_feature = ConvNormAct(channels, config.mask_channels)
         self.query = nn.Embedding(len(config.classes), config.mask_channels)
@@ -36,7 +38,7 @@ class MapHead(nn.Module):
 
     def forward(self, bev_feature_bchw: torch.Tensor) -> torch.Tensor:
         """Returns mask logits (B, K, rows, columns) on `output_grid`."""
-        feature_bchw = self.to_mask_feature(bev_feature_bchw)
+        feature_bchw = self.to_mask_feature(self.encoder(bev_feature_bchw))
         token_bchw = functional.avg_pool2d(feature_bchw, self.config.token_stride)
         batch_size = feature_bchw.shape[0]
         query_bkc = self.decoder(
@@ -66,3 +68,11 @@ class MapComponent(Component):
         """Returns map_probability_khw, rows along +y, columns along +x."""
         probability_bkhw: torch.Tensor = self.network(bev_feature_bchw).sigmoid()
         return probability_bkhw[0].contiguous()
+
+
+class ForegroundComponent(MapComponent):
+    """`foreground_segmentation_head` for one frame."""
+
+    def forward(self, bev_feature_bchw: torch.Tensor) -> torch.Tensor:
+        """Returns foreground_probability_khw, rows along +y, columns along +x."""
+        return super().forward(bev_feature_bchw)
