@@ -1,0 +1,28 @@
+"""Losses of the tasks. Each leaves out samples without labels and is 0, with a graph, where there are
+none.
+"""
+
+from training.losses.configuration import (
+    ControlLossConfig,
+    DepthLossConfig,
+    DetectionLossConfig,
+    MaskLossConfig,
+)
+from training.losses.control import ControlLoss
+from training.losses.depth import DepthLoss
+from training.losses.detection import DetectionLoss
+from training.losses.masks import BevMaskLoss
+from training.losses.task_loss import NonFiniteLossError, TaskLoss
+
+__all__ = [
+    "BevMaskLoss",
+    "ControlLoss",
+    "ControlLossConfig",
+    "DepthLoss",
+    "DepthLossConfig",
+    "DetectionLoss",
+    "DetectionLossConfig",
+    "MaskLossConfig",
+    "NonFiniteLossError",
+    "TaskLoss",
+]
