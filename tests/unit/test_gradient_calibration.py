@@ -305,10 +305,48 @@ def test_scalars_name_every_number() -> None:
         assert math.isfinite(scalars[name]), name
 
 
-def test_the_points_of_fuller_exist() -> None:
-    model = create_seeded_model("fuller_tiny", 0)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"bev_encoder": "separate"}, {"modalities": ["camera"]}, {"fuser": {"kind": "second"}}]
+)
+def test_the_points_of_fuller_exist(arguments) -> None:
+    model = create_seeded_model("fuller_micro", 0, **arguments)
     points = fuller_points(model)
-    assert points.shared_weights(model)
     weight = points.fusion_weight(model)
     assert sum(branch.channels for branch in points.branches) == weight.shape[1]
     assert all(points.branch_parameters(model).values())
+    assert points.shared_weights(model)
+    if "bev_encoder" in arguments:  # nothing but the fusion layer is shared
+        assert points.shared_weights(model) == [weight]
+
+
+def _distributed_step(rank: int, port: int, folder: str) -> None:
+    """One process of two: each has other data, and the second has no labels of detection."""
+    import torch.distributed
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    model, calibrator = toy()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    losses = toy_losses(wrapped, torch.Generator().manual_seed(rank))
+    if rank == 1:
+        losses["detection"] = losses["detection"] * 0
+    record = calibrator.backward(losses)
+    torch.save((record.weights, record.gates, model.lidar.weight.grad), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_distributed_run_agree(tmp_path) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_distributed_step, args=(port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first[0] == second[0]
+    assert first[1] == second[1]
+    assert torch.equal(first[2], second[2])
+    assert first[0]["detection"] != 1

@@ -193,21 +193,15 @@ class GradientCalibrator:
         gram_tt: torch.Tensor | None,
     ) -> dict[str, float]:
         """Returns each task's factor on its scaled loss."""
-        losses_t = torch.zeros(len(self._weighed), dtype=torch.float64)
-        active_t = torch.zeros(len(self._weighed), dtype=torch.bool)
-        for index, task in enumerate(self._weighed):
-            if task not in scaled:
-                continue
-            losses_t[index] = float(scaled[task].detach())
-            # A loss that has no labels in this batch is 0.
-            active_t[index] = bool(scaled[task].requires_grad) and float(losses_t[index]) != 0
-            if gram_tt is not None:
-                active_t[index] = record.gradient_norms[task] > 0
+        values = [float(scaled[task].detach()) if task in scaled else 0.0 for task in self._weighed]
+        losses_t = torch.tensor(values, dtype=torch.float64)
         if _is_distributed():
-            device = self._shared_weights[0].device
-            on_device = losses_t.float().to(device)
+            on_device = losses_t.float().to(self._shared_weights[0].device)
             torch.distributed.all_reduce(on_device)
             losses_t = on_device.double().cpu() / torch.distributed.get_world_size()
+        active_t = losses_t != 0  # a loss that has no labels in this batch is 0
+        if gram_tt is not None:
+            active_t &= torch.tensor([record.gradient_norms[task] > 0 for task in self._weighed])
         weighed_gram = None
         if gram_tt is not None:
             rows = [self.tasks.index(task) for task in self._weighed]

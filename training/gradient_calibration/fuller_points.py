@@ -11,12 +11,15 @@ def fuller_points(model: FullerModel) -> CalibrationPoints:
 
     Where the heads have BEV encoders of their own, the first layer of the fusion block is both.
     """
-    lidar, camera = model.config.lidar.bev_channels, model.config.camera.bev_channels
+    config = model.config
+    channels = {"lidar": config.lidar.bev_channels, "camera": config.camera.bev_channels}
+    branches, first = [], 0
+    for modality in ("lidar", "camera"):  # the order in which the fuser concatenates them
+        if modality in config.modalities:
+            branches.append(Branch(modality, f"{modality}_net", first, channels[modality]))
+            first += channels[modality]
     return CalibrationPoints(
         shared_layer=f"bev_fuser.{model.bev_fuser.last_layer}",
         fusion_layer="bev_fuser.first.convolution",
-        branches=(
-            Branch("lidar", "lidar_net", first_channel=0, channels=lidar),
-            Branch("camera", "camera_net", first_channel=lidar, channels=camera),
-        ),
+        branches=tuple(branches),
     )
