@@ -11,6 +11,7 @@ import typer
 
 from mmmt_cli.data_overlay import overlay
 from mmmt_cli.data_synth import synth
+from mmmt_cli.data_to_bag import to_bag
 from perception_core.configuration import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 data_app = typer.Typer(no_args_is_help=True, help="Inspect and generate recordings and data sets.")
 data_app.command("overlay")(overlay)
 data_app.command("synth")(synth)
+data_app.command("to-bag")(to_bag)
 
 
 @contextlib.contextmanager
@@ -47,12 +49,12 @@ def synth_drive(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the bag; default: the cache of generated drives.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the drive.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the drive.")] = 6.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the street and of sensor noise.")] = 7,
     width: Annotated[
         int, typer.Option(min=64, max=3840, help="Width of the pictures; their height is 9/16 of it.")
-    ] = 800,
-    camera_divider: Annotated[int, typer.Option(min=1, help="Pictures with every so-manieth sweep.")] = 1,
+    ] = 640,
+    camera_divider: Annotated[int, typer.Option(min=1, help="Pictures with every so-manieth sweep.")] = 2,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Rendering processes; default: one per core.")
     ] = None,

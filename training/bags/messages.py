@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,8 +16,14 @@ from perception_core.geometry import quaternion_from_rotation, quaternion_from_y
 _POINT_FIELD_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 _FLOAT32_FIELD = _POINT_FIELD_TYPES["f4"]
 
-#: One annotated object: label, box x y z l w h yaw, velocity vx vy; all in the frame of the message.
-AnnotatedBox = tuple[str, Sequence[float], Sequence[float]]
+#: One annotated object: label, box x y z l w h yaw, velocity vx vy or None where it is not known; all in the
+#: frame of the message.
+AnnotatedBox = tuple[str, Sequence[float], Sequence[float] | None]
+
+
+def _colour(label: str) -> tuple[float, float, float]:
+    """A hue from the label's checksum: the same class has the same colour in every bag."""
+    return colorsys.hsv_to_rgb(zlib.crc32(label.encode()) % 360 / 360, 0.7, 1.0)
 
 
 class Messages:
@@ -236,8 +244,8 @@ class Messages:
                     score=1.0,
                     pose=self._box_pose(box_7),
                     size=self._vector(box_7[3:6]),
-                    has_velocity=True,
-                    velocity=self._vector([*velocity_2, 0.0]),
+                    has_velocity=velocity_2 is not None,
+                    velocity=self._vector([*(velocity_2 or (0.0, 0.0)), 0.0]),
                     has_covariance=False,
                     pose_covariance=np.zeros(36),
                 )
@@ -252,8 +260,8 @@ class Messages:
             self._marker(stamp_ns, frame, namespace, 0, cube, delete_all, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0))
         ]
         drawn += [
-            self._marker(stamp_ns, frame, namespace, number, cube, add, box_7)
-            for number, (_, box_7, _) in enumerate(boxes)
+            self._marker(stamp_ns, frame, namespace, number, cube, add, box_7, _colour(label))
+            for number, (label, box_7, _) in enumerate(boxes)
         ]
         return self._new("visualization_msgs/msg/MarkerArray", markers=drawn)
 
@@ -266,7 +274,9 @@ class Messages:
         kind: int,
         action: int,
         box_7: Sequence[float],
+        colour: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Any:
+        red, green, blue = colour
         return self._new(
             "visualization_msgs/msg/Marker",
             header=self.header(stamp_ns, frame),
@@ -276,7 +286,7 @@ class Messages:
             action=action,
             pose=self._box_pose(box_7),
             scale=self._vector(box_7[3:6]),
-            color=self._new("std_msgs/msg/ColorRGBA", r=0.2, g=0.9, b=0.3, a=0.35),
+            color=self._new("std_msgs/msg/ColorRGBA", r=red, g=green, b=blue, a=0.35),
             lifetime=self._new("builtin_interfaces/msg/Duration", sec=0, nanosec=0),
             frame_locked=False,
             points=[],
