@@ -11,10 +11,6 @@ models_app = typer.Typer(
     help="List networks and show their parts.", no_args_is_help=True, add_completion=False
 )
 
-# Points that are counted by default: a sweep of 32 rings, and what is left of ten of them in 0.1 m voxels.
-_ONE_SWEEP = 30_000
-_SEVERAL_SWEEPS = 120_000
-
 
 @models_app.command("list")
 def list_command() -> None:
@@ -38,14 +34,7 @@ def show(
         ),
     ] = None,
     cameras: Annotated[int, typer.Option(help="Cameras of the frame that is counted.", min=0)] = 6,
-    points: Annotated[
-        int | None,
-        typer.Option(
-            help="LiDAR points of the frame that is counted; default: one sweep of 30000, or 120000 where "
-            "the network is made for several sweeps.",
-            min=0,
-        ),
-    ] = None,
+    points: Annotated[int, typer.Option(help="LiDAR points of the frame that is counted.", min=0)] = 30_000,
     arguments: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,8 +56,6 @@ def show(
     model = create_model(name, **chosen)
     specs = model.component_specs()
     bundle_input = model.bundle_input()
-    if points is None:
-        points = _ONE_SWEEP if bundle_input.max_points <= 2 * _ONE_SWEEP else _SEVERAL_SWEEPS
     profiles = profile_model(model, cameras, points)
     description = {
         "name": name,

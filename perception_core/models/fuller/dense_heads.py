@@ -46,7 +46,10 @@ class _GroupBranch(nn.Module):
                 for name, size in sizes.items()
             }
         )
-        last = self.outputs["heatmap"][-1]
+        heatmap = self.outputs["heatmap"]
+        assert isinstance(heatmap, nn.Sequential)
+        last = heatmap[-1]
+        assert isinstance(last, nn.Conv2d)
         nn.init.normal_(last.weight, std=0.01)
         start_rare(last, initial_probability)
 

@@ -92,7 +92,7 @@ class SwinImageEncoder(nn.Module):
         """Encodes images, see `ImageEncoder.forward`."""
         images_mchw = images_mhwc.permute(0, 3, 1, 2).to(self.image_mean.dtype)
         x = (images_mchw - self.image_mean) / self.image_deviation
-        features = []
+        features: list[torch.Tensor] = []
         for index, layer in enumerate(self.backbone.children()):
             x = layer(x)  # channels last after the first layer
             if index in _STAGES:
