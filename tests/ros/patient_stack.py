@@ -38,9 +38,9 @@ def patient_overrides() -> tuple[str, ...]:
         f"rig:={patient_rig()}",
         "parameters.control.engage_on_start:=true",
         "parameters.control.object_score_threshold:=1.0",  # the bundle is untrained: its objects mean nothing
-        "parameters.control.comfortable_stop_age_s:=10.0",
-        "parameters.control.full_stop_age_s:=14.0",
-        "parameters.control.monitor_age_s:=10.0",
+        "parameters.control.comfortable_stop_age_s:=7.0",
+        "parameters.control.full_stop_age_s:=10.0",
+        "parameters.control.monitor_age_s:=7.0",
         "parameters.control.max_output_latency_s:=30.0",
         "parameters.sensor_fusion.fallback_after_s:=6.0",
     )

@@ -147,18 +147,21 @@ def test_an_unknown_process_is_refused() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_parameter_that_a_node_does_not_have_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("engage_on_strat:=true", "control has no such parameter; did you mean 'engage_on_start'?"),
+        ("full_stop_age_s:=14", "'full_stop_age_s' of node 'control' must lie in 0.05..10, got 14"),
+    ],
+    ids=["unknown", "out of range"],
+)
+def test_a_parameter_that_cannot_be_is_refused(override: str, words: str) -> None:
     done = run_process(
-        "--deployment",
-        "cpu-2core",
-        "--process",
-        "safety",
-        "--override",
-        "parameters.control.engage_on_strat:=true",
+        "--deployment", "cpu-2core", "--process", "safety", "--override", f"parameters.control.{override}"
     )
 
     assert done.returncode == 2
-    assert "control has no such parameter; did you mean 'engage_on_start'?" in done.stderr
+    assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
