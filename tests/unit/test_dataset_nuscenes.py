@@ -44,6 +44,7 @@ from perception_core.labels import NUSCENES_DETECTION_CLASSES
 from training.datasets.batch import collate
 from training.datasets.files import DataError
 from training.datasets.frame_input import FrameInput
+from training.datasets.loading import make_loader
 from training.datasets.nuscenes import NUSCENES_TASKS, NuScenesConfig, NuScenesDataset
 from training.datasets.nuscenes_index import NuScenesIndex, build_index, open_index
 from training.datasets.sample import Sample
@@ -214,7 +215,7 @@ def test_labels_are_known_before_reading(tree: Path) -> None:
 
 def test_workers_read_the_same(tree: Path) -> None:
     opened = dataset(tree, sweeps=2)
-    loader = torch.utils.data.DataLoader(opened, batch_size=2, num_workers=1, collate_fn=collate)
+    loader = make_loader(opened, 2, workers=1)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     own = collate([opened[0], opened[1]])

@@ -40,9 +40,9 @@ def class_colour(index: int, count: int) -> tuple[int, int, int]:
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def _depth_colours(metres: NDArray[np.floating]) -> Image:
-    """Maps depth to RGB: red near, blue far, by inverse depth so that near ranges keep their contrast."""
-    near = 1 - np.log1p(np.clip(metres, 0, _FAR_M)) / np.log1p(_FAR_M)
+def _depth_colours(metres: NDArray[np.floating], far: float = _FAR_M) -> Image:
+    """Maps depth to RGB: red near, blue far, by its logarithm so that near ranges keep their contrast."""
+    near = 1 - np.log1p(np.clip(metres, 0, far)) / np.log1p(far)
     values = (np.clip(near, 0, 1) * 255).astype(np.uint8).reshape(-1, 1)
     return np.asarray(cv2.applyColorMap(values, cv2.COLORMAP_TURBO)[:, 0, ::-1], dtype=np.uint8)
 
@@ -182,9 +182,13 @@ def draw_dense(sample: Sample, task: str, label: DenseLabel, view: int) -> Image
         # Sparse depth is drawn with bigger pixels, else nothing of it is seen.
         if valid.mean() < 0.5:
             value, valid = _thickened(value)
-        image = _depth_colours(value.ravel()).reshape(*value.shape, 3)
+        far = (
+            float(np.percentile(value[valid], 99)) if valid.any() else _FAR_M
+        )  # rooms are smaller than streets
+        image = _depth_colours(value.ravel(), min(far, _FAR_M)).reshape(*value.shape, 3)
     elif task == "normals":
-        image = ((value + 1) * 127.5).clip(0, 255).astype(np.uint8)
+        # The colours one is used to: blue towards the viewer, green up.
+        image = ((value * [1, -1, -1] + 1) * 127.5).clip(0, 255).astype(np.uint8)
     else:
         grey = (value.clip(0, 1) * 255).astype(np.uint8)
         image = np.repeat(grey[..., None], 3, axis=-1)
