@@ -456,7 +456,19 @@ def test_control_by_hand() -> None:
     assert result.ade_m == pytest.approx(((5 + 1) / 2 + 2) / 2)
     assert result.fde_m == pytest.approx(1.0)
     assert result.displacement_m == pytest.approx((3.5, 1.0))
-    assert (result.samples, result.samples_with_waypoints) == (2, 2)
+    assert (result.samples, result.samples_with_steering, result.samples_with_waypoints) == (2, 2, 2)
+
+
+def test_control_of_a_standing_vehicle_has_no_steering() -> None:
+    evaluator = ControlEvaluator(0)
+    nothing = np.zeros((2, 0, 2))
+    evaluator.update(
+        (np.radians([2.0, 50.0]), [1.0, 1.0], nothing), ([0.0, 0.0], [0.0, 0.0], nothing), None, [True, False]
+    )
+    result = evaluator.compute()
+    assert result.steering_deg == pytest.approx(2.0)
+    assert result.speed_mps == pytest.approx(1.0)
+    assert (result.samples, result.samples_with_steering) == (2, 1)
 
 
 def test_control_without_waypoints() -> None:

@@ -13,27 +13,33 @@ from training.evaluation.result import EvaluationError, Result
 ResultT_co = TypeVar("ResultT_co", bound=Result, covariant=True)
 
 
-class Evaluator(Protocol[ResultT_co]):
-    """Counts and sums over everything it was given; picklable, so that it can travel between processes.
-
-    `update` differs between tasks and is documented there. The order of updates does not matter, and merging
-    evaluators of parts gives what one evaluator of the whole gives (sums of floats to rounding).
+class Mergeable(Protocol):
+    """Has seen a part of the data and takes in what others have seen; picklable, to travel between
+    processes.
     """
 
     def merge(self, other: Any) -> None:
-        """Adds what another evaluator of the same kind and options has seen.
+        """Adds what another one of the same kind and options has seen.
 
         Raises:
             EvaluationError: The other one has other options.
         """
         ...
 
+
+class Evaluator(Mergeable, Protocol[ResultT_co]):
+    """Counts and sums over everything it was given.
+
+    `update` differs between tasks and is documented there. The order of updates does not matter, and merging
+    evaluators of parts gives what one evaluator of the whole gives (sums of floats to rounding).
+    """
+
     def compute(self) -> ResultT_co:
         """Returns the result over everything seen so far."""
         ...
 
 
-EvaluatorT = TypeVar("EvaluatorT", bound=Evaluator[Result])
+EvaluatorT = TypeVar("EvaluatorT", bound=Mergeable)
 
 
 def merged(parts: Sequence[EvaluatorT]) -> EvaluatorT:

@@ -28,6 +28,7 @@ class ControlResult(Result):
         fde_m: Final displacement: mean distance of the last waypoint, over samples that have it.
         displacement_m: Mean distance of each waypoint, over samples that have it; NaN where none has.
         samples: Samples with control targets.
+        samples_with_steering: Samples whose steering angle is known.
         samples_with_waypoints: Samples with at least one waypoint.
     """
 
@@ -49,6 +50,7 @@ class ControlResult(Result):
     fde_m: float
     displacement_m: tuple[float, ...]
     samples: int
+    samples_with_steering: int
     samples_with_waypoints: int
 
 
@@ -62,9 +64,10 @@ class ControlEvaluator:
             waypoints: Number of waypoints of a sample, may be 0.
         """
         self.waypoints = waypoints
-        self._samples, self._samples_with_waypoints, self._average = 0, 0, 0.0
+        self._samples_with_waypoints, self._average = 0, 0.0
         # steering and speed: absolute and squared
         self._sums: NDArray[np.float64] = np.zeros((2, 2))
+        self._counts: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
         self._distance_sum: NDArray[np.float64] = np.zeros(waypoints)
         self._distance_count: NDArray[np.int64] = np.zeros(waypoints, dtype=np.int64)
 
@@ -73,6 +76,7 @@ class ControlEvaluator:
         predicted: tuple[Any, Any, Any],
         truth: tuple[Any, Any, Any],
         waypoint_valid_bk: Any | None = None,
+        steering_valid_b: Any | None = None,
     ) -> None:
         """Adds B samples.
 
@@ -80,19 +84,23 @@ class ControlEvaluator:
             predicted: Steering [rad] of B values in any shape, speed [m/s] likewise, waypoints [B, K, 2] [m].
             truth: The same of the driver.
             waypoint_valid_bk: bool, None: all waypoints count.
+            steering_valid_b: bool, None: all steering angles count.
 
         Raises:
             EvaluationError: Shapes do not fit or a prediction is not finite.
         """
-        for index, what in enumerate(("steering", "speed")):
-            guess_b, true_b, _ = pair(
-                what, torch.as_tensor(predicted[index]).reshape(-1), torch.as_tensor(truth[index]).reshape(-1)
+        for index, (what, valid) in enumerate((("steering", steering_valid_b), ("speed", None))):
+            guess_b, true_b, valid_b = pair(
+                what,
+                torch.as_tensor(predicted[index]).reshape(-1),
+                torch.as_tensor(truth[index]).reshape(-1),
+                None if valid is None else torch.as_tensor(valid).reshape(-1),
             )
             refuse_not_finite(what, guess_b)
-            difference_b = guess_b.double() - true_b.double()
+            difference_b = (guess_b.double() - true_b.double())[valid_b]
             if what == "steering":
-                self._samples += difference_b.numel()
                 difference_b = torch.rad2deg(difference_b)
+            self._counts[index] += difference_b.numel()
             self._sums[index] += [float(difference_b.abs().sum()), float(difference_b.square().sum())]
         guess, true, valid_bk = pair("waypoints", predicted[2], truth[2], waypoint_valid_bk, trailing=1)
         if guess.ndim != 3 or guess.shape[1:] != (self.waypoints, 2):
@@ -110,7 +118,7 @@ class ControlEvaluator:
     def merge(self, other: ControlEvaluator) -> None:
         """Adds what another evaluator has seen; see `Evaluator`."""
         same_options("control evaluators", self.waypoints, other.waypoints)
-        self._samples += other._samples
+        self._counts = self._counts + other._counts
         self._samples_with_waypoints += other._samples_with_waypoints
         self._average += other._average
         self._sums = self._sums + other._sums
@@ -120,8 +128,8 @@ class ControlEvaluator:
     def compute(self) -> ControlResult:
         """Returns the result over everything seen so far."""
         (steering, steering_squared), (speed, speed_squared) = (
-            (ratio(row[0], self._samples, math.nan), ratio(row[1], self._samples, math.nan))
-            for row in self._sums
+            (ratio(row[0], count, math.nan), ratio(row[1], count, math.nan))
+            for row, count in zip(self._sums, self._counts, strict=True)
         )
         displacement = tuple(
             ratio(total, count, empty=math.nan)
@@ -135,6 +143,7 @@ class ControlEvaluator:
             ade_m=ratio(self._average, self._samples_with_waypoints, empty=math.nan),
             fde_m=displacement[-1] if displacement else math.nan,
             displacement_m=displacement,
-            samples=self._samples,
+            samples=int(self._counts[1]),
+            samples_with_steering=int(self._counts[0]),
             samples_with_waypoints=self._samples_with_waypoints,
         )

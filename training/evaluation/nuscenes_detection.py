@@ -11,7 +11,7 @@ import copy
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -199,7 +199,7 @@ def _configuration() -> DetectionConfig:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Keeps the devkit's progress bars off the terminal; its errors are exceptions."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -18,7 +18,7 @@ follows the tables; `RelativeResult.mean_over_tasks` beside it is what AutoMTL, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -219,3 +219,77 @@ def tag_delta_t(
                 f"TAG's Δ_T takes one metric a task (DS, mIoU, RMSE); {task} has {', '.join(sorted(values))}"
             )
     return automtl_delta_t(model, single_task, directions)
+
+
+#: The metrics each paper compares by, by task.
+PAPER_METRICS: dict[str, dict[str, tuple[str, ...]]] = {
+    "fuller": {
+        "detection3d": ("mean_ap", "nds"),
+        "map_segmentation": ("miou",),
+        "foreground_segmentation": ("miou",),
+    },
+    "tag": {
+        "mono_detection3d": ("detection_score",),
+        "semantic_segmentation": ("miou",),
+        "depth": ("rmse",),
+    },
+    "automtl": {
+        "semantic_segmentation": ("miou", "pixel_accuracy"),
+        "depth": ("abs_error", "rel_error", "delta_1", "delta_2", "delta_3"),
+        "normals": ("mean_deg", "median_deg", "within_11", "within_22", "within_30"),
+        "edges": ("abs_error",),
+        "keypoints": ("abs_error",),
+    },
+    "ednas": {
+        "semantic_segmentation": ("miou", "pixel_accuracy"),
+        "depth": ("abs_error", "rel_error"),
+        "normals": ("mean_deg", "within_11", "within_22", "within_30"),
+    },
+}
+
+
+def comparable(
+    model: Mapping[str, Mapping[str, object]],
+    baseline: Mapping[str, Mapping[str, object]],
+    measure: str,
+    chosen: Sequence[str] | None = None,
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Picks from whole results what a measure compares.
+
+    Args:
+        model: By task, as `Result.to_json` gives it.
+        baseline: Likewise.
+        measure: Key of PAPER_METRICS.
+        chosen: `task.metric` to compare instead of the paper's.
+
+    Returns:
+        Values of the model and of the baseline by task and metric: of all tasks both have.
+
+    Raises:
+        EvaluationError: Both have no task in common, or a value is missing.
+    """
+    wanted: dict[str, list[str]] = {}
+    if chosen:
+        for name in chosen:
+            task, _, metric = name.partition(".")
+            wanted.setdefault(task, []).append(metric)
+    else:
+        for task, metrics in PAPER_METRICS[measure].items():
+            if task in model and task in baseline:
+                wanted[task] = list(metrics)
+    if not wanted:
+        raise EvaluationError(
+            f"model ({', '.join(model)}) and baselines ({', '.join(baseline)}) have no task in common that "
+            f"{measure} compares ({', '.join(PAPER_METRICS[measure])})"
+        )
+    sides: list[dict[str, dict[str, float]]] = []
+    for who, results in (("model", model), ("baseline", baseline)):
+        side: dict[str, dict[str, float]] = {}
+        for task, metrics in wanted.items():
+            for metric in metrics:
+                value = results.get(task, {}).get(metric)
+                if not isinstance(value, (int, float)):
+                    raise EvaluationError(f"the {who} has no {task}.{metric}")
+                side.setdefault(task, {})[metric] = float(value)
+        sides.append(side)
+    return sides[0], sides[1]

@@ -56,12 +56,15 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as plain JSON values; NaN and infinities become null."""
-        plain = _plain(self)
-        assert isinstance(plain, dict)
-        return {"task": self.task, **plain}
+        return {
+            "task": self.task,
+            **{field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)},
+        }
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Result):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -86,10 +89,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         path: Its folder is made.
         content: Values of `Result.to_json`, or results themselves.
     """
-    plain = {
-        key: value.to_json() if isinstance(value, Result) else _plain(value) for key, value in content.items()
-    }
-    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (_written(_plain(content)) + "\n").encode())
+
+
+def _written(value: Any, indent: str = "") -> str:
+    """Writes objects one key a line and lists on one line: a curve of a hundred numbers is one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    deeper = indent + "  "
+    lines = (f"{deeper}{json.dumps(key)}: {_written(item, deeper)}" for key, item in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
 def ratio(part: float, whole: float, empty: float) -> float:
