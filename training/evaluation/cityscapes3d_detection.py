@@ -318,7 +318,7 @@ def _check_predictions(folder: Path) -> None:
                     *item["3d"]["rotation"],
                     item["score"],
                 )
-                complete = len(values) == 11 and np.isfinite(np.array(values, dtype=np.float64)).all()
+                complete = len(values) == 11 and bool(np.isfinite(np.array(values, dtype=np.float64)).all())
                 complete = (
                     complete and isinstance(item["2d"]["amodal"], list) and isinstance(item["label"], str)
                 )
