@@ -124,7 +124,7 @@ def _along_wall(position: Float32Array, normal: Float32Array) -> Float32Array:
     return result
 
 
-_LIT_ROOM = rgb(2.4, 1.7, 0.85)
+_LIT_ROOM = rgb(1.5, 1.05, 0.55)
 
 
 def _with_lit_windows(
@@ -135,7 +135,7 @@ def _with_lit_windows(
     upper = position[2] - layout.CURB_HEIGHT - _GROUND_FLOOR_HEIGHT
     floor = np.floor(upper / _FLOOR_HEIGHT).astype(np.int32)
     lit = (gloss > 0) & ((upper <= 0) | (lattice(column, floor, 15) < share))
-    room = 0.35 + 0.65 * lattice(column, floor, 16)
+    room = 0.56 + 0.44 * lattice(column, floor, 16)
     result: Float32Array = np.where(lit, _LIT_ROOM * room, albedo).astype(np.float32)
     return result
 

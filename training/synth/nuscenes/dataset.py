@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nuscenes.eval.detection.config import config_factory
-from nuscenes.eval.detection.utils import category_to_detection_name
+from pydantic import Field
 
 from perception_core.configuration import ConfigurationError, StrictModel
 from perception_core.labels import NUSCENES_DETECTION_CLASSES
@@ -53,7 +52,7 @@ class DatasetOptions(StrictModel):
         camera_frames: Pictures of each camera between two keyframes: 0, 1, 4 or 9.
     """
 
-    scenes: int
+    scenes: int = Field(ge=1)
     seed: int = 7
     preset: Preset = PRESETS["standard"]
     scale: Scale = SCALES["tiny"]
@@ -306,6 +305,10 @@ def _write_maps(folder: Path, options: DatasetOptions, plan: Plan, logs: list[Re
 
 def _count_classes(plan: Plan, tables: dict[str, list[Record]]) -> tuple[ClassCount, ...]:
     """Counts, by split, the boxes that the detection benchmark would use."""
+    # the devkit takes seconds to import, and the rendering processes do without it
+    from nuscenes.eval.detection.config import config_factory
+    from nuscenes.eval.detection.utils import category_to_detection_name
+
     ranges = config_factory("detection_cvpr_2019").class_range
     split_of_scene = {scene.name: scene.split for scene in plan.scenes}
     scene_name = {scene["token"]: scene["name"] for scene in tables["scene"]}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nuscenes.utils import splits as nuscenes_splits
-
 from training.synth.nuscenes.vocabulary import LOCATIONS
 
 #: Every fifth scene is for validation.
@@ -78,6 +76,9 @@ def make_plan(scenes: int) -> Plan:
     Raises:
         ValueError: There are not so many names.
     """
+    # the devkit takes seconds to import, and the rendering processes need only the classes above
+    from nuscenes.utils import splits as nuscenes_splits
+
     is_val = [scenes == 1 or index % _VALIDATION_EVERY == _VALIDATION_EVERY - 1 for index in range(scenes)]
     if 1 < scenes < _VALIDATION_EVERY:
         is_val[-1] = True

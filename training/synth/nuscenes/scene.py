@@ -43,7 +43,7 @@ _DECIMALS = 6
 
 def seconds_of(scale: Scale) -> float:
     """Returns how long a scene's drive is."""
-    return _FIRST_KEYFRAME_S + max(0, scale.keyframes - 1) / KEYFRAME_HZ
+    return _FIRST_KEYFRAME_S + (scale.keyframes - 1) / KEYFRAME_HZ
 
 
 @dataclass

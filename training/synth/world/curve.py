@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,6 +89,19 @@ class Curve:
             ],
             axis=-1,
         )
+
+    def pose(self, arc: float) -> tuple[float, float, float]:
+        """Returns x, y and heading at one arc length; `at` and `heading` without the cost of arrays."""
+        last = len(self.points_n2) - 1
+        spacing = self.length / last
+        position = arc / spacing
+        inside = min(max(position, 0.0), float(last))
+        low = min(int(inside), last - 1)
+        share = inside - low
+        before, after = self._table_n4[low].tolist(), self._table_n4[low + 1].tolist()
+        x, y, heading = (b + (a - b) * share for b, a in zip(before[:3], after[:3], strict=True))
+        beyond = (position - inside) * spacing
+        return x + beyond * math.cos(heading), y + beyond * math.sin(heading), heading
 
     def offset(self, lateral: ArrayLike, start: float = 0.0, end: float | None = None) -> Curve:
         """Returns the curve `lateral` metres to the left, between two arc lengths.

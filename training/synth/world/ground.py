@@ -41,6 +41,9 @@ class Surface(IntEnum):
     PAVED = 6
 
 
+#: What lies at the level of the street; everything else is raised by the curb.
+STREET = (Surface.ASPHALT, Surface.BIKE_LANE, Surface.PARKING)
+
 _SEMANTIC = np.array(
     [
         Semantic.TERRAIN,
@@ -93,10 +96,14 @@ class Ground:
         result: NDArray[np.uint8] = _SEMANTIC[self.cells(x, y)]
         return result
 
-    def height(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+    def height_at(self, x: float, y: float) -> float:
         """Returns the height one stands at: the terrain, and the curb beside the street."""
-        raised = ~np.isin(self.cells(x, y), (Surface.ASPHALT, Surface.BIKE_LANE, Surface.PARKING))
-        return self._town.height(x, y) + layout.CURB_HEIGHT * raised
+        column, row = int(x // CELL_M), int(y // CELL_M)
+        rows, columns = self.surface_hw.shape
+        inside = 0 <= column < columns and 0 <= row < rows
+        street = inside and int(self.surface_hw[row, column]) in STREET
+        terrain = float(self._town.height(np.array(x), np.array(y))) if self._town.slope_m else 0.0
+        return terrain + (0.0 if street else layout.CURB_HEIGHT)
 
     def paint(
         self, position: Float32Array, normal: Float32Array, distance: Float32Array, colour: Float32Array
@@ -156,11 +163,11 @@ class Ground:
         for polygon in polygons:
             rings = [polygon.exterior, *polygon.interiors]
             pixels = [self._pixels(np.array(ring.coords)) for ring in rings]
-            cv2.fillPoly(self.surface_hw, pixels, int(surface), shift=_SUBPIXEL_BITS)
+            cv2.fillPoly(self.surface_hw, pixels, (int(surface),), shift=_SUBPIXEL_BITS)
 
     def _paint_area(self, polygon: Polygon) -> None:
         pixels = [self._pixels(np.array(polygon.exterior.coords))]
-        cv2.fillPoly(self.paint_hw, pixels, 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+        cv2.fillPoly(self.paint_hw, pixels, (255,), lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
 
     def _paint_line(self, line: LineString, width: float, dash: float = 0.0, gap: float = 0.0) -> None:
         parts = [line]
@@ -275,6 +282,7 @@ def ground_mesh(town: Town) -> Mesh:
     clockwise = np.cross(b - a, c - a) < 0
     triangles[clockwise] = triangles[clockwise][:, ::-1]
     middle = (a + b + c) / 3
+    shapely.prepare(town.roadway)
     in_street = shapely.contains_xy(town.roadway, middle[:, 0], middle[:, 1])
     terrain = town.height(plane[:, 0], plane[:, 1])
     vertices = np.concatenate(

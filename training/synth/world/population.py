@@ -30,6 +30,7 @@ FloatArray = NDArray[np.float64]
 EGO_SIZE = (4.08, 1.73, 1.56)
 _TURNS = {"straight": 0.4, "right": 0.3, "left": 0.3}
 _TOW_GAP_M = 0.6
+_FASTEST_EGO, _RELEVANT_M = 10.5, 130.0
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ def populate(town: Town, preset: Preset, seed: int, seconds: float) -> Populatio
     generator = np.random.default_rng([seed, 303])
     signals = make_signals(generator, town)
     ego_route, ego_arc = _ego_route(generator, town)
-    cast = _cast(generator, town)
-    parked = _parked(generator, town, preset, cast)
+    cast = _cast(generator, town) if preset.cast else []
+    parked = _parked(generator, town, preset)
+    near = _Reach(ego_route, ego_arc, seconds)
     agents = [Agent(ego_route, ego_arc, float(generator.uniform(7.0, 10.5)), EGO_SIZE[0], EGO_SIZE[1])]
     looks: list[list[tuple[Looks, float]]] = [[]]  # of each agent: what it is and what it tows
-    _add_vehicles(generator, town, preset, ego_route.curve.at(ego_arc), agents, looks)
-    _add_cyclists(generator, town, preset, agents, looks)
-    _add_walkers(generator, town, preset, agents, looks)
+    _add_vehicles(generator, town, preset, near, agents, looks)
+    _add_cyclists(generator, town, preset, near, agents, looks)
+    _add_walkers(generator, town, preset, near, agents, looks)
     motions = simulate(agents, signals, seconds + 1.0)
     moving = [
         look.on(AlongCurve(agent.route.curve, motions.times_t, arcs, behind))
@@ -77,6 +79,22 @@ def populate(town: Town, preset: Preset, seed: int, seconds: float) -> Populatio
         [*cast, *parked, *_standers(generator, town, preset), *moving], ego, seconds
     )
     return Population(tuple(everybody), ego, signals)
+
+
+class _Reach:
+    """Tells who can matter to a drive: others are not worth simulating."""
+
+    def __init__(self, route: Route, arc: float, seconds: float) -> None:
+        ahead = np.arange(0.0, _FASTEST_EGO * seconds + 10.0, 10.0)
+        self._path = route.curve.at(arc + ahead)
+
+    def __call__(self, point_2: FloatArray) -> bool:
+        """Tells whether a point is near enough to the drive."""
+        return bool(np.linalg.norm(self._path - point_2, axis=1).min() < _RELEVANT_M)
+
+    def from_start(self, point_2: FloatArray) -> float:
+        """Returns the distance to where the drive begins."""
+        return float(np.linalg.norm(self._path[0] - point_2))
 
 
 def _ego_route(generator: np.random.Generator, town: Town) -> tuple[Route, float]:
@@ -134,7 +152,7 @@ def _cast(generator: np.random.Generator, town: Town) -> list[Actor]:
         cast.append(
             _fixed(town, actors.bicycle(generator, False), at, lateral, np.pi / 2 + generator.normal(0, 0.12))
         )
-    return [*cast, *_works(generator, town), *_waiting_bus(generator, town, middle)]
+    return [*cast, *_works(generator, town), *_waiting_bus(generator, town)]
 
 
 def _works(generator: np.random.Generator, town: Town) -> list[Actor]:
@@ -164,18 +182,19 @@ def _works(generator: np.random.Generator, town: Town) -> list[Actor]:
     return works
 
 
-def _waiting_bus(generator: np.random.Generator, town: Town, driveway: float) -> list[Actor]:
+def _waiting_bus(generator: np.random.Generator, town: Town) -> list[Actor]:
+    """A bus in the right parking strip, where it does not hide the lot."""
     look = actors.bus(generator)
     section = town.main.section
     # the nose of the bus reaches into the bike lane where the strip is narrow
     lateral = -(section.curb - 0.25 - look.size[1] / 2)
-    return [_fixed(town, look, driveway - 7.0 - look.size[0] / 2, lateral)]
+    return [_fixed(town, look, town.lot.start_arc - 3.0 - look.size[0] / 2, lateral)]
 
 
 # -- who stands ----------------------------------------------------------------------------------------------
 
 
-def _parked(generator: np.random.Generator, town: Town, preset: Preset, cast: list[Actor]) -> list[Actor]:
+def _parked(generator: np.random.Generator, town: Town, preset: Preset) -> list[Actor]:
     section, lot = town.main.section, town.lot
     middle = (lot.start_arc + lot.end_arc) / 2
     strip = (section.bike_edge + section.curb) / 2
@@ -203,8 +222,10 @@ def _standers(generator: np.random.Generator, town: Town, preset: Preset) -> lis
     """People who stand: groups on the walkways, some waiting at the zebras."""
     section = town.main.section
     standers = []
+    if preset.walkers == 0:
+        return []
     for side in (-1, 1):
-        arc = generator.uniform(0.0, 30.0) / max(preset.walkers, 0.05)
+        arc = generator.uniform(0.0, 30.0) / preset.walkers
         while arc < town.main.curve.length:
             lateral = side * (section.walkway_edge - 0.9)
             for number in range(int(generator.integers(1, 4))):
@@ -213,7 +234,7 @@ def _standers(generator: np.random.Generator, town: Town, preset: Preset) -> lis
                 at = arc + 0.95 * number
                 if _on_walkway(town, town.main.curve.at(at, lateral)):
                     standers.append(_fixed(town, look, at, lateral, generator.uniform(-3, 3)))
-            arc += generator.uniform(22.0, 50.0) / max(preset.walkers, 0.05)
+            arc += generator.uniform(22.0, 50.0) / preset.walkers
         # two stand near the drive's beginning whatever the preset
         look = actors.pedestrian(generator, "adult", walking=False)
         at = town.start_arc + generator.uniform(-8.0, 8.0)
@@ -232,7 +253,7 @@ def _add_vehicles(
     generator: np.random.Generator,
     town: Town,
     preset: Preset,
-    ego_2: FloatArray,
+    near: _Reach,
     agents: list[Agent],
     looks: list[list[tuple[Looks, float]]],
 ) -> None:
@@ -250,11 +271,10 @@ def _add_vehicles(
             # the lane must be free around the ego vehicle
             at = lane.curve.at(nose - length / 2)
             clear = (
-                np.linalg.norm(at - ego_2) > 9.0 + (length + tail) / 2
-                and np.linalg.norm(lane.curve.at(arc) - ego_2) > 9.0
+                near.from_start(at) > 9.0 + (length + tail) / 2 and near.from_start(lane.curve.at(arc)) > 9.0
             )
             busy = lane.road == 0 or generator.random() < 0.5
-            if nose < lane.curve.length - 1.0 and clear and busy:
+            if nose < lane.curve.length - 1.0 and clear and busy and near(at):
                 route = lane_route(generator, town, index)
                 width = described[0][0].size[1]
                 agents.append(Agent(route, nose - length / 2, speed, length, width, tail))
@@ -285,6 +305,7 @@ def _add_cyclists(
     generator: np.random.Generator,
     town: Town,
     preset: Preset,
+    near: _Reach,
     agents: list[Agent],
     looks: list[list[tuple[Looks, float]]],
 ) -> None:
@@ -293,10 +314,12 @@ def _add_cyclists(
             continue
         arc = float(generator.uniform(2.0, 25.0))
         while arc < lane.curve.length - 3.0 and preset.walkers > 0:
-            look = actors.bicycle(generator, True)
-            route = lane_route(generator, town, index)
-            agents.append(Agent(route, arc, float(generator.uniform(3.8, 5.5)), look.size[0], look.size[1]))
-            looks.append([(look, 0.0)])
+            if near(lane.curve.at(arc)):
+                look = actors.bicycle(generator, True)
+                route = lane_route(generator, town, index)
+                speed = float(generator.uniform(3.8, 5.5))
+                agents.append(Agent(route, arc, speed, look.size[0], look.size[1]))
+                looks.append([(look, 0.0)])
             arc += float(generator.uniform(22.0, 60.0)) / preset.walkers
 
 
@@ -304,6 +327,7 @@ def _add_walkers(
     generator: np.random.Generator,
     town: Town,
     preset: Preset,
+    near: _Reach,
     agents: list[Agent],
     looks: list[list[tuple[Looks, float]]],
 ) -> None:
@@ -315,10 +339,12 @@ def _add_walkers(
                 route = walkway_route(town, index, side * track, forward)
                 arc = float(generator.uniform(0.0, 20.0))
                 while arc < route.curve.length - 5.0 and preset.walkers > 0:
-                    kind = "child" if generator.random() < 0.1 else "adult"
-                    look = actors.pedestrian(generator, kind)
-                    agents.append(Agent(route, arc, float(generator.uniform(1.1, 1.5)), 0.5, 0.5, walks=True))
-                    looks.append([(look, 0.0)])
+                    if near(route.curve.at(arc)):
+                        kind = "child" if generator.random() < 0.1 else "adult"
+                        look = actors.pedestrian(generator, kind)
+                        speed = float(generator.uniform(1.1, 1.5))
+                        agents.append(Agent(route, arc, speed, 0.5, 0.5, walks=True))
+                        looks.append([(look, 0.0)])
                     arc += float(generator.uniform(*spacing)) / preset.walkers
 
 

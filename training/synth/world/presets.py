@@ -23,6 +23,7 @@ class Preset(StrictModel):
         name: Of the preset.
         layouts: Weights of the layouts.
         conditions: Weights of hours and weathers.
+        cast: Whether parked vehicles and road works put every class near the drive's beginning.
         traffic: Moving vehicles relative to `standard`.
         walkers: Pedestrians and cyclists relative to `standard`.
         parked: Share of parking bays that are taken; parked vehicles hide what is behind them.
@@ -37,6 +38,7 @@ class Preset(StrictModel):
     name: str
     layouts: Weights = {"straight": 1.0, "curved": 1.0, "junctions": 2.0}
     conditions: Weights = {"day": 4.0, "overcast": 2.0, "dusk": 2.0, "rain": 2.0}
+    cast: bool = True
     traffic: float = Field(1.0, ge=0.0, le=4.0)
     walkers: float = Field(1.0, ge=0.0, le=4.0)
     parked: float = Field(0.6, ge=0.0, le=1.0)
@@ -92,7 +94,7 @@ class Scale(StrictModel):
     """
 
     name: str
-    keyframes: int = Field(ge=0)
+    keyframes: int = Field(ge=1)
     image_width: int = Field(ge=32)
     image_height: int = Field(ge=18)
     lidar_columns: int = Field(ge=16)

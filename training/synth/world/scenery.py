@@ -17,6 +17,7 @@ from training.synth.world.town import Road, Town
 FloatArray = NDArray[np.float64]
 
 _TREE_SPACING_M = 9.5
+_LARGEST_DIAGONAL_M = 25.0
 #: Nothing is planted this close to a point where roads cross, or to the driveway.
 _CLEAR_OF_DRIVEWAY_M = 6.5
 
@@ -118,8 +119,12 @@ def _buildings(generator: np.random.Generator, town: Town) -> list[Building]:
                 )
                 footprint = candidate.footprint()
                 # two houses may share a wall, not more
-                taken = any(footprint.intersection(other).area > 2.0 for other in footprints)
-                if beside.intersects(footprint) or taken:
+                taken = any(
+                    np.hypot(other.position_2[0] - x, other.position_2[1] - y) < _LARGEST_DIAGONAL_M
+                    and footprint.intersection(outline).area > 2.0
+                    for other, outline in zip(placed, footprints, strict=True)
+                )
+                if taken or beside.intersects(footprint):
                     arc += 3.0
                     continue
                 placed.append(candidate)

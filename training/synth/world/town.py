@@ -28,8 +28,8 @@ _CLEAR_OF_STOP_M = 5.0
 _SIDE_ROAD_LENGTH_M = 125.0
 _MAIN_ROAD_LENGTH_M = 420.0
 _MARGIN_M = 30.0
-_STRAIGHT_AROUND_JUNCTION_M = 26.0
-LOT_LENGTH_M, LOT_DEPTH_M = 30.0, 17.0
+_STRAIGHT_AROUND_JUNCTION_M, _STRAIGHT_AFTER_START_M = 26.0, 22.0
+LOT_LENGTH_M, LOT_DEPTH_M = 34.0, 17.0
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def make_town(seed: int, layout: str, slope_m: float = 0.0) -> Town:
     side_section = Section(lane=3.3, bike=0.0, parking=0.9, walkway=3.0)
     start_arc = 82.0
     arcs = _junction_arcs(generator, layout, start_arc)
-    main = Road("main", _main_curve(generator, layout, arcs), main_section)
+    main = Road("main", _main_curve(generator, layout, arcs, start_arc), main_section)
     roads, junctions = [main], []
     for number, arc in enumerate(arcs):
         side = Road(f"side{number}", _side_curve(main.curve, arc), side_section)
@@ -310,13 +310,15 @@ def _junction_arcs(generator: np.random.Generator, layout: str, start_arc: float
     return [float(arc) for arc in arcs]
 
 
-def _main_curve(generator: np.random.Generator, layout: str, arcs: list[float]) -> Curve:
+def _main_curve(generator: np.random.Generator, layout: str, arcs: list[float], start_arc: float) -> Curve:
     count = int(_MAIN_ROAD_LENGTH_M / STEP_M) + 1
     station = np.arange(count) * STEP_M
     curvature = np.zeros(count)
     bounds = [-_STRAIGHT_AROUND_JUNCTION_M, *arcs, _MAIN_ROAD_LENGTH_M + _STRAIGHT_AROUND_JUNCTION_M]
     for before, after in itertools.pairwise(bounds):
-        begin, end = before + _STRAIGHT_AROUND_JUNCTION_M, after - _STRAIGHT_AROUND_JUNCTION_M
+        # the car park needs a straight street beside it
+        begin = max(before + _STRAIGHT_AROUND_JUNCTION_M, start_arc + _STRAIGHT_AFTER_START_M)
+        end = after - _STRAIGHT_AROUND_JUNCTION_M
         bends = layout == "curved" or (layout == "junctions" and generator.random() < 0.5)
         length = end - begin
         if not bends or length < 40.0:

@@ -73,7 +73,7 @@ def make_conditions(name: str, generator: np.random.Generator, image_noise: floa
             cloud_cover=float(generator.uniform(0.3, 0.6)),
             haze_distance_m=500.0,
             exposure=1.7,
-            grain=2.6 * image_noise,
+            grain=1.8 * image_noise,
             lit_windows=0.45,
             lamp=1.6,
         )

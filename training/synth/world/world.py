@@ -12,8 +12,9 @@ ground below the rear axle, x forward, y left, z up); LiDAR and cameras as on th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,9 @@ from training.synth.world.weather import Conditions, make_conditions
 
 FloatArray = NDArray[np.float64]
 
-#: Who moves farther away than this from the ego vehicle is not there.
-VIEW_DISTANCE_M = 125.0
+#: Who moves farther away than this from the ego vehicle is not there; people and cyclists are a few pixels.
+VIEW_DISTANCE_M, SMALL_VIEW_DISTANCE_M = 125.0, 75.0
+_SMALL = frozenset({"pedestrian", "bicycle"})
 _VISIBILITY_SAMPLES = 48
 
 
@@ -88,7 +90,8 @@ class World:
         self.ego: EgoDrive = population.ego
         self.signals = population.signals
         self.seed = seed
-        self._renderers: dict[tuple[str, int, int], ViewRenderer] = {}
+        self._renderers: dict[bytes, ViewRenderer] = {}
+        self._signals_shown: dict[tuple[int, str], Mesh] = {}
 
     @cached_property
     def ground(self) -> Ground:
@@ -103,22 +106,25 @@ class World:
     @cached_property
     def _standing(self) -> CompiledMesh:
         parked = [
-            actor.mesh_at(0.0).placed(self.pose_of(actor.track.at(0.0)), instance)
-            for instance, actor in enumerate(self.actors)
-            if actor.track.parked
+            self.actors[instance].mesh_at(0.0).placed(pose, instance)
+            for instance, pose in self._parked[0].items()
         ]
         return CompiledMesh(merged([ground_mesh(self.town), *self.scenery.meshes, *parked]))
 
-    # -- where things are ------------------------------------------------------------------------------------
+    @cached_property
+    def _parked(self) -> tuple[dict[int, FloatArray], dict[int, Motion]]:
+        """Poses and motions of those who never move."""
+        motions = {
+            instance: actor.track.at(0.0) for instance, actor in enumerate(self.actors) if actor.track.parked
+        }
+        return {instance: self.pose_of(motion) for instance, motion in motions.items()}, motions
 
-    def height(self, x: float, y: float) -> float:
-        """Returns the height of the ground, curbs included."""
-        return float(self.ground.height(np.array([x]), np.array([y]))[0])
+    # -- where things are ------------------------------------------------------------------------------------
 
     def pose_of(self, motion: Motion) -> FloatArray:
         """Returns the 4x4 pose of something on the ground."""
         x, y = (float(value) for value in motion.position_2)
-        return upright_pose(np.array([x, y, self.height(x, y)]), motion.yaw, self._slope(x, y))
+        return upright_pose(np.array([x, y, self.ground.height_at(x, y)]), motion.yaw, self._slope(x, y))
 
     def _slope(self, x: float, y: float) -> tuple[float, float]:
         if self.town.slope_m == 0.0:
@@ -146,38 +152,47 @@ class World:
             threads: Threads of one ray cast; 0: all cores.
         """
         pose = self.world_from_ego(time_s)
-        poses: dict[int, FloatArray] = {}
-        motions: dict[int, Motion] = {}
+        parked_poses, parked_motions = self._parked
+        poses, motions = dict(parked_poses), dict(parked_motions)
         moving: list[Mesh] = []
         for instance, actor in enumerate(self.actors):
+            if instance in parked_poses:
+                continue
             motion = actor.track.at(time_s)
-            parked = actor.track.parked
-            if not parked and np.hypot(*(motion.position_2 - pose[:2, 3])) > VIEW_DISTANCE_M:
+            limit = SMALL_VIEW_DISTANCE_M if actor.label in _SMALL else VIEW_DISTANCE_M
+            if math.hypot(motion.position_2[0] - pose[0, 3], motion.position_2[1] - pose[1, 3]) > limit:
                 continue
             poses[instance], motions[instance] = self.pose_of(motion), motion
-            if not parked:
-                mesh = actor.mesh_at(motion.travelled_m)
-                moving.append(mesh.placed(poses[instance], instance))
+            moving.append(actor.mesh_at(motion.travelled_m).placed(poses[instance], instance))
         moving += self._signal_meshes(time_s)
         scene = MeshScene([self._standing, CompiledMesh(merged(moving))], threads)
         return Moment(time_s, scene, pose, poses, motions)
 
-    def _signal_meshes(self, time_s: float) -> list[Mesh]:
-        meshes = []
+    @cached_property
+    def _signal_places(self) -> list[tuple[int, bool, tuple[float, float, float], float]]:
+        """Lists junction, whether it is for the main road, place and heading of every signal."""
+        places = []
         for number, junction in enumerate(self.town.junctions):
             side = self.town.roads[junction.side]
             for road, arc, stop, main in (
                 (self.town.main, junction.main_arc, junction.main_stop, True),
                 (side, junction.side_arc, junction.side_stop, False),
             ):
-                mesh = _traffic_light(self.signals.state(number, main, time_s))
                 for direction in (1, -1):
-                    at = road.curve.at(
-                        arc - direction * (stop - 0.3), -direction * (road.section.curb + 0.55)
-                    )
+                    lateral = -direction * (road.section.curb + 0.55)
+                    x, y = road.curve.at(arc - direction * (stop - 0.3), lateral).tolist()
                     yaw = float(road.curve.heading(arc)) + (0.0 if direction > 0 else np.pi)
-                    base = float(self.town.height(at[0], at[1])) + layout.CURB_HEIGHT
-                    meshes.append(mesh.moved((*at, base), yaw))
+                    base = float(self.town.height(np.array(x), np.array(y))) + layout.CURB_HEIGHT
+                    places.append((number, main, (x, y, base), yaw))
+        return places
+
+    def _signal_meshes(self, time_s: float) -> list[Mesh]:
+        meshes = []
+        for place, (junction, main, position, yaw) in enumerate(self._signal_places):
+            key = (place, self.signals.state(junction, main, time_s))
+            if key not in self._signals_shown:
+                self._signals_shown[key] = models.traffic_light(key[1]).moved(position, yaw)
+            meshes.append(self._signals_shown[key])
         return meshes
 
     # -- what sensors see ------------------------------------------------------------------------------------
@@ -201,8 +216,9 @@ class World:
             picture: Without, only geometry and masks are made.
             keypoints: Whether to list the keypoints of the actors in view.
         """
-        key = (camera.modality, camera.width, camera.height)
-        if key not in self._renderers or self._renderers[key].camera is not camera:
+        size = f"{camera.modality} {camera.width} {camera.height}".encode()
+        key = size + camera.ego_from_camera.tobytes() + camera.matrix_33.tobytes()
+        if key not in self._renderers:
             self._renderers[key] = ViewRenderer(camera)
         seed = (self.seed * 1009 + round(moment.time_s * 1e3) * 31 + sum(camera.modality.encode())) % 2**31
         view, _ = self._renderers[key].render(
@@ -289,11 +305,6 @@ class World:
             total = int(facing[own].sum())
             result[instance] = float(seen[own].sum() / total) if total else 0.0
         return result
-
-
-@lru_cache(maxsize=8)
-def _traffic_light(state: str) -> Mesh:
-    return models.traffic_light(state)
 
 
 def _surface_samples(actor: Actor, instance: int, travelled_m: float) -> tuple[FloatArray, FloatArray]:
