@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import cv2
 import torch
 from torch.utils.data import DataLoader
@@ -36,8 +38,10 @@ def make_loader(
         pin_memory: Hand batches over in page-locked memory, for a GPU.
         drop_last: Leave out a last batch that is not full.
     """
+    # A loader is typed by what it reads; what it hands out is what `collate` makes of that.
+    loader: Any
     if sampler is not None:
-        return DataLoader(
+        loader = DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
@@ -45,9 +49,10 @@ def make_loader(
             pin_memory=pin_memory,
             worker_init_fn=_begin_worker,
         )
+        return cast("DataLoader[Batch]", loader)
     order = torch.Generator()
     order.manual_seed(seed)
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_size=batch_size,
         shuffle=shuffle,
@@ -58,6 +63,7 @@ def make_loader(
         drop_last=drop_last,
         worker_init_fn=_begin_worker,
     )
+    return cast("DataLoader[Batch]", loader)
 
 
 def _begin_worker(worker: int) -> None:

@@ -204,8 +204,8 @@ def with_rain(image_hwc: NDArray[np.uint8], rain: float, seed: int) -> NDArray[n
     )
     length = max(5, height // 26)
     kernel = np.zeros((length, length), dtype=np.float32)
-    cv2.line(kernel, (length // 2, 0), (length // 2 + length // 8, length - 1), 1.0)
-    streaks = cv2.filter2D(streaks, -1, kernel / np.sqrt(length))
+    cv2.line(kernel, (length // 2, 0), (length // 2 + length // 8, length - 1), (1.0,))
+    streaks = np.asarray(cv2.filter2D(streaks, -1, kernel / np.sqrt(length)), dtype=np.float32)
     mixed = image_hwc.astype(np.float32)
     veil = np.float32(0.10 * rain)
     mixed = mixed * (1 - veil) + 168.0 * veil
