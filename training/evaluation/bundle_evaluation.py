@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -195,7 +196,7 @@ def _samples(dataset: SampleDataset, workers: int) -> Iterable[Sample]:
     return DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
 
 
-def _as_it_is(sample: Sample) -> Sample:
+def _as_it_is(sample: Any) -> Any:
     return sample
 
 

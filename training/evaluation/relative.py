@@ -274,9 +274,9 @@ def comparable(
             task, _, metric = name.partition(".")
             wanted.setdefault(task, []).append(metric)
     else:
-        for task, metrics in PAPER_METRICS[measure].items():
+        for task, compared in PAPER_METRICS[measure].items():
             if task in model and task in baseline:
-                wanted[task] = list(metrics)
+                wanted[task] = list(compared)
     if not wanted:
         raise EvaluationError(
             f"model ({', '.join(model)}) and baselines ({', '.join(baseline)}) have no task in common that "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,7 +123,7 @@ def by_products(world: World, moment: Moment, camera: Camera) -> Image:
     depth = cv2.applyColorMap(inverse_depth.astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     normal = ((view.normal_hwc * [1, -1, -1] + 1) * 127.5).astype(np.uint8)
     normal[~np.isfinite(view.depth_hw)] = 0
-    rows = [
+    rows: list[list[Any]] = [
         [view.image_hwc, depth, normal],
         [colour_semantic(view.semantic_hw), _instances(view), _edges_and_keypoints(view)],
     ]
