@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -32,7 +33,16 @@ def import_torchvision() -> ModuleType:
         if "torchvision::nms does not exist" not in str(error):
             raise
     _register_operators()
-    return importlib.import_module("torchvision")
+    torchvision = importlib.import_module("torchvision")
+    # torchvision refuses `nms` where its own library is absent; `nms` is there now. Operators it has in
+    # Python (roi_align) ask the same question in another way, and must go on hearing the truth.
+    boxes: Any = importlib.import_module("torchvision.ops.boxes")
+    boxes._assert_has_ops = _nothing_missing
+    return torchvision
+
+
+def _nothing_missing() -> None:
+    """Stands where torchvision asks whether `nms` exists."""
 
 
 def is_active() -> bool:
