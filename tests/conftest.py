@@ -25,6 +25,9 @@ NEED_MUCH_TIME = frozenset(
     {
         "test_control_closed_loop.py",
         "test_synth.py",
+        "test_synth_analytic.py",
+        "test_synth_nuscenes.py",
+        "test_synth_world.py",
         "test_transport_processes.py",
         "test_models.py",
         "test_backends.py",
