@@ -126,7 +126,10 @@ def write_dataset(
             progress(done, total)
 
     _render(folder, options, todo, min(processes, len(todo)), step)
-    return _assemble(folder, options, plan)
+    tables = _gather(folder, plan)
+    if todo or not (folder / plan.version).is_dir():
+        _publish(folder, options, plan, tables)
+    return Summary(folder, plan.version, len(tables["sample"]), _count_classes(plan, tables))
 
 
 # -- the folder ----------------------------------------------------------------------------------------------
@@ -259,14 +262,19 @@ def _render(
 # -- tables and maps -----------------------------------------------------------------------------------------
 
 
-def _assemble(folder: Path, options: DatasetOptions, plan: Plan) -> Summary:
+def _gather(folder: Path, plan: Plan) -> dict[str, list[Record]]:
+    """Joins the rows of all scenes; the table of maps is still missing."""
     tables: dict[str, list[Record]] = {**fixed_tables(), **{name: [] for name in _SCENE_TABLES}}
     for scene in plan.scenes:
         rows = json.loads(_scene_file(folder, scene).read_text(encoding="utf-8"))
         for name in _SCENE_TABLES:
             tables[name] += rows[name]
+    return tables
+
+
+def _publish(folder: Path, options: DatasetOptions, plan: Plan, tables: dict[str, list[Record]]) -> None:
+    """Writes the maps and the thirteen tables; these appear together, when all are written."""
     tables["map"] = _write_maps(folder, options, plan, tables["log"])
-    # the tables appear together, when all are written
     unfinished = folder / _STATE / "unfinished" / plan.version
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -277,7 +285,6 @@ def _assemble(folder: Path, options: DatasetOptions, plan: Plan) -> Summary:
     shutil.rmtree(target, ignore_errors=True)
     unfinished.replace(target)
     shutil.rmtree(folder / _STATE / "unfinished", ignore_errors=True)
-    return Summary(folder, plan.version, len(tables["sample"]), _count_classes(plan, tables))
 
 
 def _write_maps(folder: Path, options: DatasetOptions, plan: Plan, logs: list[Record]) -> list[Record]:

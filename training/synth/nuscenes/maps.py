@@ -287,7 +287,7 @@ def write_map(
     target.write_text(json.dumps(expansion.as_json(size)), encoding="utf-8")
     mask = mask_of([(town, origin) for _, town, origin in towns], size)
     name = f"maps/{token('mask', location)}.png"
-    encoded, data = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    encoded, data = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not encoded:
         raise RuntimeError(f"{name}: the mask could not be encoded")
     (folder / name).write_bytes(data.tobytes())

@@ -96,10 +96,9 @@ def make_ego_drive(curve: Curve, times_t: FloatArray, arcs_t: FloatArray) -> Ego
         times_t: Seconds.
         arcs_t: Arc length of the centre.
     """
-    smooth = gaussian_filter1d(arcs_t - CENTRE_AHEAD_M, _SMOOTHED_OVER_STEPS, mode="nearest")
-    # the filter bends the ends; they go on with the speed they have a little inside
-    edge = int(3 * _SMOOTHED_OVER_STEPS)
-    begin, end = smooth[edge + 1] - smooth[edge], smooth[-edge - 1] - smooth[-edge - 2]
-    smooth[:edge] = smooth[edge] - begin * np.arange(edge, 0, -1)
-    smooth[-edge:] = smooth[-edge - 1] + end * np.arange(1, edge + 1)
-    return EgoDrive(curve, times_t, np.maximum.accumulate(smooth))
+    # beyond both ends it goes on with the speed it has there, so that the filter has something to blend with
+    beyond = np.arange(1, 1 + int(4 * _SMOOTHED_OVER_STEPS))
+    begin, end = arcs_t[1] - arcs_t[0], arcs_t[-1] - arcs_t[-2]
+    extended = np.concatenate([arcs_t[0] - begin * beyond[::-1], arcs_t, arcs_t[-1] + end * beyond])
+    smooth = gaussian_filter1d(extended, _SMOOTHED_OVER_STEPS)[len(beyond) : -len(beyond)]
+    return EgoDrive(curve, times_t, np.maximum.accumulate(smooth - CENTRE_AHEAD_M))

@@ -56,7 +56,7 @@ def make_conditions(name: str, generator: np.random.Generator, image_noise: floa
             cloud=rgb(0.80, 0.82, 0.85),
             cloud_cover=0.85,
             haze_distance_m=420.0,
-            exposure=1.0,
+            exposure=0.78,
             grain=1.2 * image_noise,
         )
         return Conditions(name, lighting)
