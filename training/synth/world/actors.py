@@ -174,7 +174,8 @@ def _stride(travelled: float, step: float, phase: float) -> int:
 
 
 def _paint(generator: np.random.Generator) -> tuple[float, float, float]:
-    red, green, blue = PAINTS[generator.integers(len(PAINTS))] * generator.uniform(0.8, 1.15)
+    paint = PAINTS[generator.integers(len(PAINTS))] * generator.uniform(0.8, 1.15)
+    red, green, blue = np.minimum(paint, 0.72)
     return float(red), float(green), float(blue)
 
 

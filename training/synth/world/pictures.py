@@ -179,10 +179,14 @@ def bird_eye(world: World, time_s: float, half_m: float = 42.0, pixels: int = 76
     sweep = world.sweep(world.lidar(), time_s)
     points = transform_points(pose @ world.lidar().ego_from_lidar, sweep.points_nc[:, :3])
     height = np.clip(points[:, 2] / 3.5, 0, 1)
-    colours = cv2.applyColorMap((height * 255).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    colours = cv2.applyColorMap((height * 255).astype(np.uint8)[:, None], cv2.COLORMAP_JET)[:, 0, ::-1]
     at = to_pixels(points) >> 4
     raised = (points[:, 2] > 0.3) & (at >= 0).all(axis=1) & (at < pixels).all(axis=1)
-    image[at[raised, 1], at[raised, 0]] = colours[raised]
+    for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        rows, columns = (
+            np.minimum(at[raised, axis] + by, pixels - 1) for axis, by in ((1, down), (0, right))
+        )
+        image[rows, columns] = colours[raised]
     for instance, placed in moment.poses.items():
         actor = world.actors[instance]
         corners = box_corners([[0, 0, 0, *actor.size, 0]])[0]
@@ -251,7 +255,7 @@ def make_pictures(folder: Path, seed: int = 7, width: int = 480) -> None:
             _save(folder / "synth_boxes.jpg", six_cameras(world, moment, width, boxes=True))
             _save(folder / "synth_bird_eye.png", bird_eye(world, 1.5))
             near = nuscenes_like_cameras(width, width * 9 // 16)[0]
-            _save(folder / "synth_by_products.png", by_products(world, moment, near))
+            _save(folder / "synth_by_products.jpg", by_products(world, moment, near))
     _save(
         folder / "synth_conditions.jpg",
         np.vstack([np.hstack(views[:2]), np.hstack(views[2:])]),
