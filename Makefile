@@ -8,6 +8,8 @@ PACKAGES := perception_core perception_nodes training mmmt_cli
 # The ROS wheels re-execute the interpreter with these set. Inherited from a parent that ran in another environment
 # they would make ours load that environment's libraries.
 unexport LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONPATH PYTHONHOME
+# Where it is set, every process would compile all it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup test test-all lint format demo bench clean distclean
 .DEFAULT_GOAL := help

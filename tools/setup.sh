@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 # Left over from a parent Python of another environment, these would make ours load that environment's libraries.
 unset LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONPATH PYTHONHOME
+# Modules are compiled when they are first imported, which has to be kept.
+unset PYTHONDONTWRITEBYTECODE
 
 PYTHON=${PYTHON:-python3.11}
 VENV=.venv

@@ -30,7 +30,8 @@ _RANK_OF_NODE = {
     "recorder": RANK_RECORDER,
 } | dict.fromkeys(("latency_monitor", "control"), RANK_SAFETY)
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+#: How many threads numeric libraries start, read when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _compute_threads(resolved: ResolvedDeployment, name: str) -> int | None:
 def _environment(resolved: ResolvedDeployment, spec: ProcessSpec, threads: int | None) -> dict[str, str]:
     environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
     if threads is not None:
-        environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     if resolved.deployment.transport.dds_profile:
         environment |= dds_profile_environment()
     return environment | spec.environment

@@ -16,10 +16,17 @@ from typing import Any
 from perception_nodes.runtime.child_output import ChildOutput, ProcessLog
 from perception_nodes.runtime.exit_codes import EXIT_CONFIGURATION, EXIT_FAULT, EXIT_OK
 from perception_nodes.runtime.parent_death import PARENT_VARIABLE
-from perception_nodes.runtime.process_list import ProcessDescription
+from perception_nodes.runtime.process_list import PROCESS_MODULE, THREAD_VARIABLES, ProcessDescription
+from perception_nodes.runtime.process_server import (
+    ForkedProcess,
+    ProcessServer,
+    ProcessServerError,
+    needs_fresh_interpreter,
+)
 from perception_nodes.runtime.ready_signal import READY_VARIABLE
 
 _POLL_S = 0.05
+_FORKABLE = (sys.executable, "-m", PROCESS_MODULE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class StopTimeouts:
 @dataclass
 class _Child:
     description: ProcessDescription
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
     started_at: float = 0.0
     restart_at: float | None = None
     failures: int = 0
@@ -66,7 +73,9 @@ class _Child:
 class Supervisor:
     """Runs processes until one of them ends the run, something cannot be kept running, or `stop` is called.
 
-    A child killed from outside is started again with growing delays while nothing else is touched. Children
+    A child killed from outside is started again with growing delays while nothing else is touched. Processes
+    of the stack are forks of one that has imported what they need (process_server); other programs, and all
+    where that is not possible, are started afresh. Children
     are started in sessions of their own, so Ctrl-C reaches the supervisor alone, which then stops them in
     order; when the supervisor itself is killed, they end too.
     """
@@ -78,6 +87,7 @@ class Supervisor:
         log_directory: str | Path | None = None,
         on_line: Callable[[str, str], None] | None = None,
         timeouts: StopTimeouts | None = None,
+        fork: bool = True,
     ) -> None:
         """Prepares; nothing is started yet.
 
@@ -88,7 +98,11 @@ class Supervisor:
                 stderr with the name in front, in colour on a terminal. The supervisor itself speaks as
                 `supervisor`.
             timeouts: Patience at shutdown.
+            fork: Start processes of the stack as forks of one that has everything imported.
         """
+        self._fork = fork
+        self._server: ProcessServer | None = None
+        self._server_environment: dict[str, str] = {}
         self._children = [_Child(process) for process in processes]
         self._timeouts = timeouts or StopTimeouts()
         self._log_directory = Path(log_directory) if log_directory is not None else None
@@ -176,8 +190,9 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
+            self._start_server()
             for child in self._children:
-                if not child.description.start_when_ready:
+                if not child.description.start_when_ready and not self._stop_requested:
                     self._spawn(child)
             while not self._stop_requested:
                 self._watch()
@@ -188,6 +203,7 @@ class Supervisor:
         finally:
             self._stop_requested = True
             self._shut_down()
+            self._close_server()
             self._reclaim()
             self._output.close()
             self._done.set()
@@ -222,13 +238,12 @@ class Supervisor:
         if self._log_directory is not None:
             environment.setdefault("ROS_LOG_DIR", str(self._log_directory / "ros"))
         readable, writable = os.pipe()
-        environment[READY_VARIABLE] = str(writable)
         child.restart_at = None
         child.ready = False
         try:
-            child.process = subprocess.Popen(
+            child.process = self._start_forked(description, environment, writable) or subprocess.Popen(
                 description.command,
-                env=environment,
+                env={**environment, READY_VARIABLE: str(writable)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -250,6 +265,47 @@ class Supervisor:
         assert child.process.stdout is not None
         log = None if self._log_directory is None else self._log_directory / f"{child.name}.log"
         self._output.follow(child.name, child.process.stdout, ProcessLog(log))
+
+    # -- processes with everything imported
+
+    def _start_server(self) -> None:
+        """Starts the process server and waits until it has imported, or has failed to."""
+        first = next((child.description for child in self._children if is_forkable(child.description)), None)
+        if not self._fork or first is None:
+            return
+        # One thread a library: a process that has threads cannot be forked. The forks set their own number.
+        threads = dict.fromkeys(THREAD_VARIABLES, "1")
+        self._server_environment = {**os.environ, **first.environment, **threads}
+        try:
+            self._server = ProcessServer(self._server_environment)
+            while not self._server.ready() and not self._stop_requested:
+                time.sleep(_POLL_S)
+        except (OSError, ProcessServerError) as error:
+            self._give_up_server(error)
+
+    def _start_forked(
+        self, description: ProcessDescription, environment: dict[str, str], ready_descriptor: int
+    ) -> ForkedProcess | None:
+        """Starts a process through the server; None: it has to be started afresh."""
+        if self._server is None or not is_forkable(description):
+            return None
+        if needs_fresh_interpreter(environment, self._server_environment):
+            return None
+        try:
+            arguments = description.command[len(_FORKABLE) :]
+            return self._server.start(description.name, arguments, environment, ready_descriptor)
+        except ProcessServerError as error:
+            self._give_up_server(error)
+            return None
+
+    def _give_up_server(self, error: Exception) -> None:
+        self._say(f"processes are started afresh from here on: {error}")
+        self._close_server()
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def _read_ready(self, child: _Child) -> None:
         if child.ready_descriptor is None:
@@ -370,6 +426,11 @@ class Supervisor:
         self._output.line("supervisor", text)
 
 
+def is_forkable(description: ProcessDescription) -> bool:
+    """Says whether a process runs the stack's own runtime, which the process server has imported."""
+    return description.command[: len(_FORKABLE)] == _FORKABLE
+
+
 def reclaim_shared_memory(run_id: str) -> None:
     """Removes what the transport of a run has left in shared memory."""
     try:
@@ -389,7 +450,7 @@ def describe_exit(code: int) -> str:
     return f"exit code {code}"
 
 
-def _kill_session(process: subprocess.Popen[bytes] | None) -> None:
+def _kill_session(process: subprocess.Popen[bytes] | ForkedProcess | None) -> None:
     if process is None:
         return
     try:
