@@ -39,6 +39,15 @@ def demo(
             help="Seconds of data; a shorter recording is looped. Without it: once to its end.", min=1.0
         ),
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds of data played in a second: less than 1 for a machine that is too slow for the "
+            "recording. The vehicle's clocks go on in real time.",
+            min=0.01,
+            max=100.0,
+        ),
+    ] = None,
     rig: Annotated[
         str | None,
         typer.Option(help="Rig: a name in hw_configs/rigs/ or a file. Without it: by the recording's kind."),
@@ -64,7 +73,14 @@ def demo(
     elif not any(text.startswith("rig:=") for text in given):
         given.append(f"rig:={rig_of(path)}")
     resolved = load_deployment(deployment, given)
-    options = RunOptions(path, out, duration if duration is not None else default_duration(path), engage=True)
+    options = RunOptions(
+        path,
+        out,
+        duration if duration is not None else default_duration(path),
+        engage=True,
+        rate=rate,
+        wait_for_output=duration is None,
+    )
     if dry_run:
         from mmmt_cli.launch import print_process_table
 

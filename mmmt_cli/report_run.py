@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import ResolvedDeployment, load_deployment
+from perception_nodes.runtime.supervisor import StopTimeouts, Supervisor
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from perception_nodes.report.report import Report
     from perception_nodes.report.run_monitor import RunStatus
-    from perception_nodes.runtime.supervisor import Supervisor
 
 #: Processes have this long to start: networks are loaded and exported meanwhile.
 START_LIMIT_S = 180.0
 #: The time asked for begins with the first frame, which has to come within this long.
 FIRST_FRAME_LIMIT_S = 45.0
+#: Where nobody asked for a time, a machine that has shown no output by the end of it gets so much longer.
+FIRST_OUTPUT_LIMIT_S = 60.0
 #: After the end of the recording the frames under way have this long to come out.
-DRAIN_S = 1.0
+DRAIN_S = 3.0
+#: A report wants every process' last words; a vehicle would not wait so long.
+STOP_TIMEOUTS = StopTimeouts(interrupt_s=25.0, terminate_s=5.0)
 _POLL_S = 0.1
 #: Lines of trouble shown on the terminal; the log files have all.
 _SHOWN_LINES = 25
@@ -45,6 +49,8 @@ class RunOptions:
             recording's end.
         use_sim_time: Nodes follow /clock.
         engage: Control engages by itself.
+        rate: Seconds of data played in a second; None: as the deployment has it.
+        wait_for_output: `duration_s` is a guess: go on for a while when nothing has come out by then.
     """
 
     recording: Path | None
@@ -52,6 +58,8 @@ class RunOptions:
     duration_s: float | None = None
     use_sim_time: bool = False
     engage: bool = False
+    rate: float | None = None
+    wait_for_output: bool = False
 
 
 def run_with_report(
@@ -86,6 +94,8 @@ def prepare(resolved: ResolvedDeployment, options: RunOptions) -> tuple[Resolved
         given.append(f"parameters.replay.recording:={options.recording.resolve()}")
         if options.duration_s is not None and "loop" not in resolved.deployment.parameters.get("replay", {}):
             given.append("parameters.replay.loop:=0")
+        if options.rate is not None:
+            given.append(f"parameters.replay.rate:={options.rate:g}")
     if options.engage and "engage_on_start" not in resolved.deployment.parameters.get("control", {}):
         given.append("parameters.control.engage_on_start:=true")
     prepared = load_deployment(resolved.path, given)
@@ -106,14 +116,15 @@ def run(resolved: ResolvedDeployment, options: RunOptions) -> int:
     from perception_core.host import check_host
     from perception_nodes.report.machine import machine_details, source_commit
     from perception_nodes.report.run_facts import RunFacts
-    from perception_nodes.runtime.supervisor import Supervisor
 
     console = Console(stderr=True)
     check_host(resolved)
     prepared, processes = prepare(resolved, options)
     _make_folder(options.out)
     lines = _TroubleLines(console)
-    supervisor = Supervisor(processes, log_directory=options.out / "logs", on_line=lines.take)
+    supervisor = Supervisor(
+        processes, log_directory=options.out / "logs", on_line=lines.take, timeouts=STOP_TIMEOUTS
+    )
     started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     begun = time.monotonic()
     code, ended = _supervise(supervisor, options, console)
@@ -225,7 +236,7 @@ def _await_end(
         now = time.monotonic()
         if begun is None and status.frames_in:
             begun = now  # the time asked for is that of data, not of discovery
-        elapsed = 0.0 if begun is None else now - begun
+        elapsed = 0.0 if begun is None else (now - begun) * (options.rate or 1.0)
         progress.show(status, elapsed)
         if status.finished:
             progress.describe("draining")
@@ -233,6 +244,9 @@ def _await_end(
             whole = "was played to its end" if status.whole else "broke off before its end"
             return f"The recording {whole}."
         if options.duration_s is not None and elapsed >= options.duration_s:
+            hopeful = options.wait_for_output and status.path is None and begun is not None
+            if hopeful and now - begun < options.duration_s / (options.rate or 1.0) + FIRST_OUTPUT_LIMIT_S:
+                continue
             return f"The time asked for, {options.duration_s:g} s, was over."
         if options.duration_s is not None and begun is None and now - ready > FIRST_FRAME_LIMIT_S:
             return f"No frame came in within {FIRST_FRAME_LIMIT_S:g} s."
@@ -343,7 +357,10 @@ def _problems_of(report: Report) -> list[str]:
     if summary.frames.out + summary.frames.fallback == 0:
         problems.append("no frame came out of sensor_fusion; the page lists the faults")
     elif outputs == 0:
-        problems.append("frames came in but no task output came out; the page lists the faults")
+        problems.append(
+            "frames came in but no task output came out; the page lists the faults "
+            "(a machine that is too slow for the recording may manage with `mmmt demo --rate 0.2`)"
+        )
     if summary.control.unsafe_ticks:
         kinds = "; ".join(f"{count}× {reason}" for reason, count in summary.control.unsafe_reasons.items())
         problems.append(f"{summary.control.unsafe_ticks} control ticks were unsafe: {kinds}")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROS_ARGUMENTS = "--ros-args"
 
 #: A shutdown that hangs longer than this is cut off.
-SHUTDOWN_LIMIT_S = 10.0
+SHUTDOWN_LIMIT_S = 20.0
 #: More exceptions than this within the window are not bad input but a defect: the process ends and is
 #: started again.
 EXCEPTION_LIMIT = 20
@@ -253,7 +253,7 @@ class _SpinThread:
         """Stops spinning and waits for the callback under way."""
         self._ending = True
         self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(SHUTDOWN_LIMIT_S / 2)
+        self._thread.join(SHUTDOWN_LIMIT_S / 4)
 
     def _spin(self) -> None:
         import rclpy

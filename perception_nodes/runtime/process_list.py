@@ -126,7 +126,7 @@ class ExtraProcess:
 REPLAY = ExtraProcess(
     "replay",
     nodes=("replay",),
-    overrides=("parameters.replay.end_process_after:=1.0",),
+    overrides=("parameters.replay.end_process_after:=3.0",),
     start_when_ready=True,
     ends_run=True,
 )
@@ -253,6 +253,9 @@ def _compute_threads(resolved: ResolvedDeployment, name: str) -> int | None:
 
 def _environment(resolved: ResolvedDeployment, spec: ProcessSpec, threads: int | None) -> dict[str, str]:
     environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
+    # Threads that wait for each other sleep: a network's cores also serve ROS callbacks, and those of a
+    # virtual machine may be taken away while the other threads spin.
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     if threads is not None:
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     if resolved.deployment.transport.dds_profile:

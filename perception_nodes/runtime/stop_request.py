@@ -38,12 +38,24 @@ class StopRequest:
         return self._is_set
 
 
-_process_stop = StopRequest()
+_process_stop: StopRequest | None = None
 
 
 def process_stop() -> StopRequest:
-    """The stop request of this process."""
+    """The stop request of this process; a fork has its own."""
+    global _process_stop
+    if _process_stop is None:
+        _process_stop = StopRequest()
     return _process_stop
+
+
+def _forget_parents() -> None:
+    """A fork would share its parent's pipe, and stop with it."""
+    global _process_stop
+    _process_stop = None
+
+
+os.register_at_fork(after_in_child=_forget_parents)
 
 
 def request_process_stop(reason: str, exit_code: int = EXIT_OK) -> None:
@@ -53,4 +65,4 @@ def request_process_stop(reason: str, exit_code: int = EXIT_OK) -> None:
         reason: One line for the log.
         exit_code: Exit code of the process (perception_nodes.runtime.exit_codes).
     """
-    _process_stop.set(reason, exit_code)
+    process_stop().set(reason, exit_code)
