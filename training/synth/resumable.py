@@ -118,6 +118,15 @@ class SceneFolder:
         write_json(self._record(scene), content)
         shutil.rmtree(workshop)
 
+    def publish(self, name: str, text: str) -> None:
+        """Writes a file of the whole data set, such as its list of files; whole or not at all.
+
+        Args:
+            name: In the data set's folder.
+            text: Its content.
+        """
+        _write_text(self.folder / name, text)
+
     def drop_unfinished(self) -> None:
         """Removes what an interrupted run left."""
         shutil.rmtree(self._unfinished, ignore_errors=True)
@@ -129,8 +138,12 @@ def _top(path: Path, folder: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is either the old or the new one, whatever happens."""
+    _write_text(path, json.dumps(value))
+
+
+def _write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value), encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 
