@@ -77,7 +77,6 @@ class SceneFolder:
         else:
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, wanted)
-        (self.folder / _STATE / "scenes").mkdir(exist_ok=True)
         self.drop_unfinished()
 
     def _is_free(self) -> bool:
@@ -115,6 +114,7 @@ class SceneFolder:
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 path.replace(target)
+        self._record(scene).parent.mkdir(parents=True, exist_ok=True)
         write_json(self._record(scene), content)
         shutil.rmtree(workshop)
 
