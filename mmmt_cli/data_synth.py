@@ -59,12 +59,14 @@ def _cityscapes_3d(request: _Request, progress: Progress) -> tuple[list[str], li
     from training.synth.world.presets import find_preset
 
     _no_camera_frames(request)
-    options = CityscapesOptions(
-        scenes=request.scenes,
-        seed=request.seed,
-        preset=find_preset(request.preset),
-        scale=find_image_scale(request.scale, SCALES),
-        **_slope(request),
+    options = CityscapesOptions.model_validate(
+        {
+            "scenes": request.scenes,
+            "seed": request.seed,
+            "preset": find_preset(request.preset),
+            "scale": find_image_scale(request.scale, SCALES),
+            **_slope(request),
+        }
     )
     summary = write_dataset(request.out, options, progress, request.processes)
     lines = [f"{summary.folder}: Cityscapes-3D, {sum(summary.images.values())} images"]
