@@ -130,7 +130,7 @@ def test_truth_is_a_perfect_prediction(nyuv2: Summary, taskonomy: Summary) -> No
                 if metric.higher_is_better:
                     assert value == pytest.approx(1.0, abs=1e-9), (task, name)
                 else:
-                    assert value == pytest.approx(0.0, abs=0.05), (task, name)
+                    assert value == pytest.approx(0.0, abs=1e-9), (task, name)
 
 
 def test_two_processes_write_the_same_bytes_as_one(nyuv2: Summary, tmp_path: Path) -> None:

@@ -75,8 +75,7 @@ class SceneFolder:
                 f"{self.folder}: holds something else; choose a folder that is empty or absent"
             )
         else:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            write_json(record, wanted)
+            self._write(record, json.dumps(wanted))
         self.drop_unfinished()
 
     def _is_free(self) -> bool:
@@ -114,8 +113,7 @@ class SceneFolder:
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 path.replace(target)
-        self._record(scene).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._record(scene), content)
+        self._write(self._record(scene), json.dumps(content))
         shutil.rmtree(workshop)
 
     def publish(self, name: str, text: str) -> None:
@@ -125,7 +123,15 @@ class SceneFolder:
             name: In the data set's folder.
             text: Its content.
         """
-        _write_text(self.folder / name, text)
+        self._write(self.folder / name, text)
+
+    def _write(self, path: Path, text: str) -> None:
+        # begun among what is dropped after a kill, so that no leftover lies beside the data
+        beside = self._unfinished / f"{path.name}.{os.getpid()}"
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
 
     def drop_unfinished(self) -> None:
         """Removes what an interrupted run left."""
@@ -134,17 +140,6 @@ class SceneFolder:
 
 def _top(path: Path, folder: Path) -> str:
     return path.relative_to(folder).parts[0]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file that is either the old or the new one, whatever happens."""
-    _write_text(path, json.dumps(value))
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 # -- in parallel ---------------------------------------------------------------------------------------------
