@@ -64,7 +64,9 @@ def annotate(
     places = find_objects(instance_hw + 1)
     counts = np.bincount(instance_hw[instance_hw >= 0].ravel(), minlength=len(places))
     exposure = world.exposure(moment, (camera,))
-    objects, ignored, boxes = [], [], []
+    objects: list[dict[str, Any]] = []
+    ignored: list[dict[str, Any]] = []
+    boxes: list[tuple[str, float]] = []
     for instance, place in enumerate(places):
         if place is None:
             continue
