@@ -302,6 +302,17 @@ def test_an_empty_scene_is_named(own_tree: Path) -> None:
         dataset(own_tree)
 
 
+def test_a_scene_without_annotations_is_empty_and_no_error(own_tree: Path) -> None:
+    for table in ("sample_annotation", "instance"):
+        (own_tree / VERSION / f"{table}.json").write_text("[]")
+    sample = dataset(own_tree)[1]
+    assert sample.boxes is not None
+    assert sample.boxes.boxes_b9.shape == (0, 9)
+    assert sample.foreground_masks is not None
+    assert not sample.foreground_masks.masks_khw.any()
+    assert len(sample.points_nc) > 1000
+
+
 def test_a_truncated_image_is_named(own_tree: Path) -> None:
     path = own_tree / "samples" / "CAM_BACK" / "1.jpg"
     os.truncate(path, path.stat().st_size // 2)

@@ -2,7 +2,7 @@
 
 Layout: `img/*.png`, `seg/*.png` (class of 40, 0-based; 255 unlabelled), `depth/*.npy` (metres),
 `normal_mask/*.png`, and `nyu_v2_3task.json` with the files of each part; without it the whole folder is one
-part.
+part. A `classes.json` beside it names classes that are not NYUv2's (`ClassNames`), as generated data has.
 
 The normal images hold, as colour / 127.5 - 1, the components right, forward and up of the camera, and white
 where there is none. That is nowhere written; it was found by comparing them with normals computed from the
@@ -21,6 +21,7 @@ from training.datasets.camvid import AS_RECORDED
 from training.datasets.dataset import SampleDataset, checked_index
 from training.datasets.files import DataError, read_image, read_label_image
 from training.datasets.frame_input import FrameInput
+from training.datasets.image_layouts import CLASS_NAMES_FILE, NYUV2_GROUP_FILE, nyuv2_intrinsics
 from training.datasets.sample import DenseLabel, DenseLabels, Provenance, Sample
 from training.datasets.single_view import (
     CAMERA,
@@ -28,12 +29,13 @@ from training.datasets.single_view import (
     class_table,
     dense_label,
     read_array,
+    read_class_names,
     read_groups,
     resize_of,
     single_view,
 )
 
-GROUP_FILE = "nyu_v2_3task.json"
+GROUP_FILE = NYUV2_GROUP_FILE
 
 #: The 40 classes of Gupta et al. (2013), as EDNAS uses them.
 NYU_40_CLASSES: tuple[str, ...] = (
@@ -83,11 +85,6 @@ def _class_13_of_40() -> dict[int, int]:
     return found
 
 
-#: Kinect's colour camera at 640 x 480, from the data set's toolbox.
-_INTRINSICS = np.array([[518.86, 0, 325.58], [0, 519.47, 253.74], [0, 0, 1.0]])
-_SIZE = (640, 480)
-
-
 class NyuV2(SampleDataset):
     """One part of NYUv2."""
 
@@ -105,19 +102,25 @@ class NyuV2(SampleDataset):
         Args:
             root: Folder with img/, seg/, depth/, normal_mask/.
             part: Key of nyu_v2_3task.json; not used in folders without that file.
-            classes: 40 (EDNAS) or 13 (AutoMTL).
+            classes: 40 (EDNAS) or 13 (AutoMTL); with a classes.json its classes or its coarse ones.
             frame_input: Size of the images.
 
         Raises:
-            DataError: There is no such part or no image.
+            DataError: There is no such part or no image, or classes.json is damaged.
             ValueError: `classes` is neither.
         """
         if classes not in (13, 40):
             raise ValueError(f"NYUv2 has 13 or 40 classes, not {classes}")
         self.root, self.frame_input = Path(root), frame_input
-        self.class_names = NYU_40_CLASSES if classes == 40 else NYU_13_CLASSES
-        identity = {index: index for index in range(40)}
-        self._table = class_table(identity if classes == 40 else _class_13_of_40())
+        own = read_class_names(self.root)
+        fine = own.names if own else NYU_40_CLASSES
+        coarse = own.coarse_names if own else NYU_13_CLASSES
+        coarse_of = dict(enumerate(own.coarse_of)) if own else _class_13_of_40()
+        if classes == 13 and not coarse:
+            raise DataError(self.root / CLASS_NAMES_FILE, "has no coarse classes; ask for 40")
+        self.class_names = fine if classes == 40 else coarse
+        identity = {index: index for index in range(len(fine))}
+        self._table = class_table(identity if classes == 40 else coarse_of)
         if (self.root / GROUP_FILE).is_file():
             self._groups = read_groups(self.root / GROUP_FILE, part, 4)
         else:
@@ -149,7 +152,6 @@ class NyuV2(SampleDataset):
         resize = resize_of(size, self.frame_input.image)
         depth = read_array(depth_path, (size[1], size[0])).astype(np.float32)
         known = np.isfinite(depth) & (depth > 0)
-        scaling = np.diag([size[0] / _SIZE[0], size[1] / _SIZE[1], 1.0])
         return Sample(
             provenance=Provenance(
                 self.name,
@@ -161,7 +163,7 @@ class NyuV2(SampleDataset):
                     "depth": str(depth_path),
                 },
             ),
-            cameras=single_view(image, resize, scaling @ _INTRINSICS),
+            cameras=single_view(image, resize, nyuv2_intrinsics(size)),
             dense=DenseLabels(
                 semantic_segmentation=class_label(
                     read_label_image(class_path, size), self._table, class_path, resize

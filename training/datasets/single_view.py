@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,10 @@ from perception_core.configuration import nearest
 from perception_core.geometry import FloatArray
 from training.datasets.files import DataError, read_bytes, read_json
 from training.datasets.frame_input import PLACEHOLDER_POSE, image_from_original
+from training.datasets.image_layouts import CLASS_NAMES_FILE, nominal_intrinsics
 from training.datasets.sample import IGNORED_CLASS, CameraImages, DenseLabel
 
 CAMERA = "camera_front"
-
-
-def nominal_intrinsics(size: tuple[int, int]) -> FloatArray:
-    """Returns a camera matrix for data sets that tell none: focal length = width (53 degrees wide),
-    centred.
-    """
-    width, height = size
-    return np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
 
 
 def resize_of(size: tuple[int, int], target: ImageInput | None) -> ImageResize:
@@ -105,6 +99,51 @@ def class_table(classes: dict[int, int]) -> NDArray[np.uint8]:
     for value, index in classes.items():
         table[value] = index
     return table
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Classes of a data set that has others than the one whose layout it is written in.
+
+    Attributes:
+        names: In the order of the stored numbers.
+        coarse_names: Fewer classes; empty where there are none.
+        coarse_of: The coarse class of each.
+    """
+
+    names: tuple[str, ...]
+    coarse_names: tuple[str, ...] = ()
+    coarse_of: tuple[int, ...] = ()
+
+
+def read_class_names(root: Path) -> ClassNames | None:
+    """Reads `classes.json` of a data set.
+
+    Args:
+        root: Of the data set.
+
+    Returns:
+        None where there is no such file: its classes are the published ones.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = root / CLASS_NAMES_FILE
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    try:
+        names = tuple(str(name) for name in content["names"])
+        coarse = content.get("coarse", {"names": (), "of": ()})
+        coarse_names = tuple(str(name) for name in coarse["names"])
+        coarse_of = tuple(int(index) for index in coarse["of"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(path, f"no names of classes: {type(error).__name__}: {error}") from error
+    if not 0 < len(names) < IGNORED_CLASS or len(coarse_of) != (len(names) if coarse_names else 0):
+        raise DataError(path, "needs 1 to 254 names, and the coarse class of each where there are such")
+    if any(not 0 <= index < len(coarse_names) for index in coarse_of):
+        raise DataError(path, f"coarse classes must be numbered 0..{len(coarse_names) - 1}")
+    return ClassNames(names, coarse_names, coarse_of)
 
 
 def read_array(path: Path, shape: tuple[int | None, ...] | None = None) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 Layout: `taskonomy.json` lists for each part the files [rgb, segmentation, normals, depth, keypoints, edges].
 As published: segmentation 8 bit (0 unlabelled, else class + 1); normals 8 bit colour; depth (z) 16 bit in
 1/512 m, 64500 and above unknown; keypoints and edges 16 bit, of which AdaShare uses the range up to 0.005 and
-0.08 of full scale.
+0.08 of full scale. A `classes.json` beside the list names the classes of generated data.
 
 Normals: red, green, blue are x right, y up, z towards the viewer, as OpenGL has them. No file says so;
 compare with depth before trusting a new download (`mmmt data overlay` draws both).
@@ -20,6 +20,7 @@ from training.datasets.camvid import AS_RECORDED
 from training.datasets.dataset import SampleDataset, checked_index
 from training.datasets.files import DataError, read_image, read_label_image
 from training.datasets.frame_input import FrameInput
+from training.datasets.image_layouts import EDGE_RANGE, KEYPOINT_RANGE, TASKONOMY_GROUP_FILE
 from training.datasets.nyuv2 import unit_normals
 from training.datasets.sample import DenseLabels, Provenance, Sample
 from training.datasets.single_view import (
@@ -27,12 +28,13 @@ from training.datasets.single_view import (
     class_label,
     class_table,
     dense_label,
+    read_class_names,
     read_groups,
     resize_of,
     single_view,
 )
 
-GROUP_FILE = "taskonomy.json"
+GROUP_FILE = TASKONOMY_GROUP_FILE
 
 #: Classes of the segmentation (pseudo-labels of a network trained on COCO); they have no published names
 #: here.
@@ -42,9 +44,6 @@ _TASKS = ("semantic_segmentation", "normals", "depth", "keypoints", "edges")
 
 #: Depth units a metre, and the value from which on depth is unknown.
 _DEPTH_SCALE, _DEPTH_UNKNOWN = 512.0, 64500
-
-#: Parts of the 16-bit scale that keypoints and edges use.
-_KEYPOINT_RANGE, _EDGE_RANGE = 0.005, 0.08
 
 
 class Taskonomy(SampleDataset):
@@ -65,7 +64,9 @@ class Taskonomy(SampleDataset):
         """
         self.root, self.frame_input = Path(root), frame_input
         self._groups = read_groups(self.root / GROUP_FILE, part, 6)
-        self._table = class_table({index + 1: index for index in range(len(TASKONOMY_CLASSES))})
+        own = read_class_names(self.root)
+        self.class_names = own.names if own else TASKONOMY_CLASSES
+        self._table = class_table({index + 1: index for index in range(len(self.class_names))})
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -115,9 +116,9 @@ class Taskonomy(SampleDataset):
                     np.where(known, raw["depth"] / _DEPTH_SCALE, 0).astype(np.float32), known, resize
                 ),
                 normals=unit_normals(normals, resize),
-                edges=dense_label(_strength(raw["edges"], _EDGE_RANGE), everywhere, resize),
-                keypoints=dense_label(_strength(raw["keypoints"], _KEYPOINT_RANGE), everywhere, resize),
-                semantic_classes=TASKONOMY_CLASSES,
+                edges=dense_label(_strength(raw["edges"], EDGE_RANGE), everywhere, resize),
+                keypoints=dense_label(_strength(raw["keypoints"], KEYPOINT_RANGE), everywhere, resize),
+                semantic_classes=self.class_names,
             ),
             labels_present=self.labels_of(index),
         )

@@ -1,44 +1,35 @@
 """Generates a whole nuScenes-format data set: scenes in parallel, resumable, never half-written.
 
-A scene is rendered into a folder of its own; its files move to their places when all are there, and its
-rows of the tables last of all: a scene counts only when `.synth/scenes/<name>.json` exists. The thirteen
-tables and the maps are made out of those at the end.
+How scenes come to count is in `training.synth.resumable`; a scene's record are its rows of the tables. The
+thirteen tables and the maps are made out of those at the end.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import multiprocessing
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from perception_core.configuration import ConfigurationError, StrictModel
+from perception_core.configuration import StrictModel
 from perception_core.labels import NUSCENES_DETECTION_CLASSES
 from training.synth.nuscenes.maps import write_map
 from training.synth.nuscenes.plan import Plan, PlannedScene, make_plan
 from training.synth.nuscenes.scene import SceneWriter, seconds_of
 from training.synth.nuscenes.vocabulary import LOCATIONS, Record, fixed_tables, token
+from training.synth.resumable import Progress, SceneFolder, Step, render_all
 from training.synth.world.presets import PRESETS, SCALES, Preset, Scale
 from training.synth.world.world import make_world, town_of
 
-#: Called with (keyframes done, keyframes in all).
-Progress = Callable[[int, int], None]
-
-_STATE = ".synth"
 _FORMAT = 1
 _SCENE_TABLES = (
     *("log", "scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "instance"),
     "sample_annotation",
 )
-_LARGEST_POOL = 32
 
 
 class DatasetOptions(StrictModel):
@@ -110,14 +101,13 @@ def write_dataset(
         ConfigurationError: The folder holds something else, or was begun with other options.
     """
     plan = make_plan(options.scenes)
-    _claim(folder, options)
-    todo = [scene for scene in plan.scenes if not _scene_file(folder, scene).is_file()]
+    state = SceneFolder(folder)
+    state.claim({"format": _FORMAT, **options.model_dump(mode="json")})
+    todo = [scene for scene in plan.scenes if not state.is_finished(scene.name)]
     total = options.scenes * options.scale.keyframes
     done = total - len(todo) * options.scale.keyframes
     if progress is not None:
         progress(done, total)
-    if processes is None:
-        processes = min(len(os.sched_getaffinity(0)), _LARGEST_POOL)
 
     def step() -> None:
         nonlocal done
@@ -125,56 +115,18 @@ def write_dataset(
         if progress is not None:
             progress(done, total)
 
-    _render(folder, options, todo, min(processes, len(todo)), step)
+    render_all(functools.partial(render_scene, folder, options), todo, processes, step)
     tables = _gather(folder, plan)
     if todo or not (folder / plan.version).is_dir():
         _publish(folder, options, plan, tables)
     return Summary(folder, plan.version, len(tables["sample"]), _count_classes(plan, tables))
 
 
-# -- the folder ----------------------------------------------------------------------------------------------
-
-
-def _scene_file(folder: Path, scene: PlannedScene) -> Path:
-    return folder / _STATE / "scenes" / f"{scene.name}.json"
-
-
-def _claim(folder: Path, options: DatasetOptions) -> None:
-    """Makes the folder ours, or refuses it."""
-    record = folder / _STATE / "options.json"
-    wanted = {"format": _FORMAT, **options.model_dump(mode="json")}
-    if record.is_file():
-        try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"{record}: not readable ({error}); choose another folder") from error
-        if found != wanted:
-            names = sorted(name for name in wanted if found.get(name) != wanted[name])
-            raise ConfigurationError(
-                f"{folder}: was begun with other options ({', '.join(names)}); "
-                "choose another folder or the same options"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"{folder}: holds something else; choose a folder that is empty or absent")
-    else:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(record, wanted)
-    (folder / _STATE / "scenes").mkdir(exist_ok=True)
-    shutil.rmtree(folder / _STATE / "unfinished", ignore_errors=True)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Writes a file that is either the old or the new one, whatever happens."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value), encoding="utf-8")
-    beside.replace(path)
-
-
 # -- scenes --------------------------------------------------------------------------------------------------
 
 
 def render_scene(
-    folder: Path, options: DatasetOptions, scene: PlannedScene, progress: Callable[[], None] | None = None
+    folder: Path, options: DatasetOptions, scene: PlannedScene, progress: Step | None = None
 ) -> None:
     """Renders one scene and puts it into the data set when it is whole.
 
@@ -184,9 +136,8 @@ def render_scene(
         scene: Which.
         progress: Called after each keyframe.
     """
-    workshop = folder / _STATE / "unfinished" / scene.name
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir(parents=True)
+    state = SceneFolder(folder)
+    workshop = state.workshop(scene.name)
     world = make_world(
         options.preset,
         options.seed,
@@ -197,66 +148,7 @@ def render_scene(
     )
     writer = SceneWriter(workshop, scene, world, options.scale, options.seed, options.camera_frames)
     tables = writer.write(progress)
-    for path in sorted(workshop.rglob("*")):
-        target = folder / path.relative_to(workshop)
-        if path.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            path.replace(target)
-    _write_json(_scene_file(folder, scene), tables)
-    shutil.rmtree(workshop)
-
-
-_keyframes_done: Any = None
-
-
-def _begin_process(counter: Any) -> None:
-    global _keyframes_done
-    _keyframes_done = counter
-
-
-def _count_keyframe() -> None:
-    with _keyframes_done.get_lock():
-        _keyframes_done.value += 1
-
-
-def _render_in_process(folder: Path, options: DatasetOptions, scene: PlannedScene) -> None:
-    render_scene(folder, options, scene, _count_keyframe)
-
-
-def _render(
-    folder: Path,
-    options: DatasetOptions,
-    todo: list[PlannedScene],
-    processes: int,
-    step: Callable[[], None],
-) -> None:
-    """Renders scenes and calls `step` once for every keyframe."""
-    if processes <= 1:
-        for scene in todo:
-            render_scene(folder, options, scene, step)
-        return
-    # spawned, not forked: Open3D's thread pool does not survive a fork
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin_process, initargs=(counter,)
-    ) as pool:
-        pending: set[Future[None]] = {
-            pool.submit(_render_in_process, folder, options, scene) for scene in todo
-        }
-        seen = 0
-        try:
-            while pending:
-                finished_now, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
-                for future in finished_now:
-                    future.result()
-                for _ in range(counter.value - seen):
-                    seen += 1
-                    step()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    state.finish(scene.name, tables)
 
 
 # -- tables and maps -----------------------------------------------------------------------------------------
@@ -266,7 +158,7 @@ def _gather(folder: Path, plan: Plan) -> dict[str, list[Record]]:
     """Joins the rows of all scenes; the table of maps is still missing."""
     tables: dict[str, list[Record]] = {**fixed_tables(), **{name: [] for name in _SCENE_TABLES}}
     for scene in plan.scenes:
-        rows = json.loads(_scene_file(folder, scene).read_text(encoding="utf-8"))
+        rows = SceneFolder(folder).content(scene.name)
         for name in _SCENE_TABLES:
             tables[name] += rows[name]
     return tables
@@ -275,16 +167,15 @@ def _gather(folder: Path, plan: Plan) -> dict[str, list[Record]]:
 def _publish(folder: Path, options: DatasetOptions, plan: Plan, tables: dict[str, list[Record]]) -> None:
     """Writes the maps and the thirteen tables; these appear together, when all are written."""
     tables["map"] = _write_maps(folder, options, plan, tables["log"])
-    unfinished = folder / _STATE / "unfinished" / plan.version
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    state = SceneFolder(folder)
+    unfinished = state.workshop(plan.version)
     for name, rows in tables.items():
         (unfinished / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     (unfinished / "splits.json").write_text(json.dumps(plan.splits()), encoding="utf-8")
     target = folder / plan.version
     shutil.rmtree(target, ignore_errors=True)
     unfinished.replace(target)
-    shutil.rmtree(folder / _STATE / "unfinished", ignore_errors=True)
+    state.drop_unfinished()
 
 
 def _write_maps(folder: Path, options: DatasetOptions, plan: Plan, logs: list[Record]) -> list[Record]:

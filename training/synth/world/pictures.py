@@ -65,6 +65,9 @@ _SEMANTIC_COLOURS = {
     Semantic.BICYCLE: (119, 11, 32),
     Semantic.OTHER: (90, 110, 110),
 }
+#: Pictures of documents stay small: they live in the repository.
+_LARGEST_BYTES = 200_000
+_QUALITIES = (88, 82, 76, 70, 64, 58, 52)
 _ORDER = (
     *("camera_front_left", "camera_front", "camera_front_right"),
     *("camera_back_left", "camera_back", "camera_back_right"),
@@ -226,11 +229,24 @@ def town_maps(seed: int, pixels: int = 520) -> Image:
     return np.hstack(tiles)
 
 
-def _save(path: Path, image: Image, quality: int = 86) -> None:
+def _save(path: Path, image: Image) -> None:
+    """Writes a picture; a JPEG in the best quality in which it stays small.
+
+    Raises:
+        ValueError: It does not become small enough.
+        OSError: It cannot be written.
+    """
     bgr = np.ascontiguousarray(image[..., ::-1])
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
-    if not cv2.imwrite(str(path), bgr, options):
-        raise OSError(f"{path}: the picture could not be written")
+    if path.suffix == ".jpg":
+        choices = [[cv2.IMWRITE_JPEG_QUALITY, quality] for quality in _QUALITIES]
+    else:
+        choices = [[cv2.IMWRITE_PNG_COMPRESSION, 9]]
+    for choice in choices:
+        encoded, data = cv2.imencode(path.suffix, bgr, choice)
+        if encoded and len(data) <= _LARGEST_BYTES:
+            path.write_bytes(data.tobytes())
+            return
+    raise ValueError(f"{path}: {bgr.shape[1]} x {bgr.shape[0]} pixels do not fit {_LARGEST_BYTES} bytes")
 
 
 def make_pictures(folder: Path, seed: int = 7, width: int = 480) -> None:
@@ -253,7 +269,7 @@ def make_pictures(folder: Path, seed: int = 7, width: int = 480) -> None:
         if name == "day":
             _save(folder / "synth_six_cameras.jpg", six_cameras(world, moment, width))
             _save(folder / "synth_boxes.jpg", six_cameras(world, moment, width, boxes=True))
-            _save(folder / "synth_bird_eye.png", bird_eye(world, 1.5))
+            _save(folder / "synth_bird_eye.jpg", bird_eye(world, 1.5))
             near = nuscenes_like_cameras(width, width * 9 // 16)[0]
             _save(folder / "synth_by_products.jpg", by_products(world, moment, near))
     _save(

@@ -63,6 +63,19 @@ class Moment:
     motions: dict[int, Motion]
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """How cameras see an actor, as shares 0..1 of its surface that faces them.
+
+    Attributes:
+        framed: Within a picture, hidden or not.
+        seen: Within a picture and not hidden.
+    """
+
+    framed: float
+    seen: float
+
+
 class World:
     """A town with everybody in it, an hour, a weather and a drive."""
 
@@ -262,7 +275,11 @@ class World:
         return [self.at(time_s + offset) for offset in SLICE_TIMES]
 
     def visibility(self, moment: Moment, cameras: tuple[Camera, ...]) -> dict[int, float]:
-        """Returns the share of each actor in reach that the cameras see, 0..1.
+        """Returns the share of each actor in reach that the cameras see, 0..1; see `exposure`."""
+        return {instance: share.seen for instance, share in self.exposure(moment, cameras).items()}
+
+    def exposure(self, moment: Moment, cameras: tuple[Camera, ...]) -> dict[int, Exposure]:
+        """Returns how much of each actor in reach lies in the cameras' pictures and how much they see.
 
         Points on the actor's surface that face a camera count; they are seen where a ray towards them ends on
         the actor and they lie within the picture.
@@ -278,7 +295,7 @@ class World:
             [n @ moment.poses[i][:3, :3].T for i, (_, n) in zip(instances, samples, strict=True)]
         )
         owner = np.repeat(instances, [len(p) for p, _ in samples])
-        facing, seen = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=bool)
+        facing, framed, seen = (np.zeros(len(points), dtype=bool) for _ in range(3))
         for camera in cameras:
             world_from_camera = moment.world_from_ego @ camera.ego_from_camera
             towards = points - world_from_camera[:3, 3]
@@ -289,6 +306,7 @@ class World:
                 pixels = (in_camera @ camera.matrix_33.T)[:, :2] / in_camera[:, 2:]
             inside = (in_camera[:, 2] > 0.3) & (pixels >= -0.5).all(axis=1)
             inside &= (pixels < [camera.width - 0.5, camera.height - 0.5]).all(axis=1)
+            framed |= faces & inside
             candidates = np.flatnonzero(faces & inside & ~seen)
             if not len(candidates):
                 continue
@@ -302,8 +320,8 @@ class World:
         result = {}
         for instance in instances:
             own = owner == instance
-            total = int(facing[own].sum())
-            result[instance] = float(seen[own].sum() / total) if total else 0.0
+            total = max(1, int(facing[own].sum()))
+            result[instance] = Exposure(float(framed[own].sum() / total), float(seen[own].sum() / total))
         return result
 
 

@@ -1,0 +1,1 @@
+"""Writes worlds as a Cityscapes-3D data set that cityscapesscripts judges unchanged; see `dataset`."""
