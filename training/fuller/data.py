@@ -157,6 +157,7 @@ def open_data(root: Path, config: FullerDataConfig, network: FullerConfig, seed:
         frame_input,
     )
     record = {
+        **_generated(root),
         "data": root.name,
         "version": version,
         "train_split": train_split,
@@ -166,6 +167,20 @@ def open_data(root: Path, config: FullerDataConfig, network: FullerConfig, seed:
         "digest": _digest(opened, validation),
     }
     return FullerData(training, validation, BoxTruth(root, version, validation_split), record)
+
+
+def _generated(root: Path) -> dict[str, Any]:
+    """Returns how a generated data set was generated, as its generator has noted it; empty for a real one."""
+    note = root / ".synth" / "options.json"
+    if not note.is_file():
+        return {}
+    options = dict(read_json(note))
+    named = {
+        key: value.get("name") if isinstance(value, dict) else value
+        for key, value in options.items()
+        if key in ("seed", "scenes", "preset", "scale")
+    }
+    return {"generated": named}
 
 
 def _version(root: Path, version: str) -> str:
