@@ -26,6 +26,7 @@ from training.experiments.running import ExperimentOptions, run_experiment, vari
 from training.export.agreement import Agreement, compare_graphs
 from training.fuller.learner import FullerLearner
 from training.recipes import TrainingSetup, create_recipe
+from training.recipes.fuller import read_weights
 from training.recipes.running import train_recipe
 from training.trainer.checkpoints import network_state, read_checkpoint
 from training.trainer.evaluating import evaluate
@@ -139,6 +140,15 @@ def test_the_full_size_recipe_takes_two_steps(data: Path, tmp_path: Path) -> Non
     assert read_checkpoint(out / "last.ckpt")[CHECKPOINT_KEY]["learner"]["name"] == "fuller_full"
 
 
+@pytest.mark.slow  # automatic mixed precision is slow on a CPU
+def test_bf16_trains(data: Path, tmp_path: Path) -> None:
+    recipe = create_recipe("fuller_micro", [*SMALL, "training.precision=bf16-mixed", "training.epochs=1"])
+    setup = recipe.build(data)
+    result = train_recipe(recipe, setup, tmp_path, options=OPTIONS)
+    assert result.steps == 2
+    assert result.results["map_segmentation"].scalars()["miou"] >= 0
+
+
 def test_the_lists_of_recipes_and_experiments(data: Path) -> None:
     listed = run("--list")
     for name in ("fuller_full", "fuller_tiny", "fuller_micro"):
@@ -227,12 +237,12 @@ def test_settings_reach_their_places() -> None:
 def test_image_weights_are_refused_where_they_do_not_fit(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     torch.save({"features.0": torch.zeros(1)}, weights)
+    assert list(read_weights(weights)) == ["features.0"]
     with pytest.raises(ConfigurationError, match="has no Swin-T"):
         build(data, f"image_weights={weights}")
-    swin = ("network.camera.kind=swin", "network.camera.image_height=32", "network.camera.image_width=64")
-    fewer = [key for key in SMALL if not key.startswith("network.camera")]
-    with pytest.raises(ConfigurationError, match="no weights of torchvision"):
-        create_recipe("fuller_micro", [*fewer, *swin, f"image_weights={weights}"]).build(data)
+    weights.write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match="weights cannot be read"):
+        read_weights(weights)
 
 
 def test_data_of_another_format_is_refused(tmp_path: Path) -> None:
@@ -278,6 +288,20 @@ def test_missing_sensors(built: TrainingSetup, missing: tuple[Any, ...]) -> None
         assert step_of(built, mixed)["map_segmentation"] > 0
 
 
+def test_late_fusion_is_calibrated_where_the_modalities_meet(data: Path) -> None:
+    late = build(data, "network.fusion=late")
+    points = late.learner.calibration_points()
+    assert points is not None
+    assert (points.shared_layer, points.fusion_layer) == ("bev_fuser.first", "bev_fuser.first.convolution")
+    weight = points.fusion_weight(late.learner.network)
+    assert [branch.first_channel for branch in points.branches] == [0, weight.shape[1] // 2]
+    found = step_of(late, collate([late.training[0], late.training[1]]))
+    assert found["detection3d"] > 0
+    assert weight.grad is not None
+    assert weight.grad[:, : weight.shape[1] // 2].abs().sum() > 0
+    assert weight.grad[:, weight.shape[1] // 2 :].abs().sum() > 0
+
+
 def test_labels_of_other_classes_are_refused(built: TrainingSetup, data: Path) -> None:
     other = build(data, "network.map_segmentation.classes=[drivable_area]")
     with pytest.raises(ConfigurationError, match="map_segmentation: labels of nuscenes"):
@@ -295,7 +319,8 @@ def test_evaluation_judges_every_head(built: TrainingSetup) -> None:
     part = evaluate(built.learner, built.validation, batch_size=2, limit=1)
     assert part["detection3d"].to_json()["samples"] == 2
     blind = evaluate(built.learner, MissingSensor(built.validation, "camera"), batch_size=2)
-    assert blind["map_segmentation"] != results["map_segmentation"]
+    seen, unseen = (found["map_segmentation"].to_json()["iou_at"] for found in (results, blind))
+    assert seen["drivable_area"] != unseen["drivable_area"]
     assert isinstance(built.learner, FullerLearner)
 
 
