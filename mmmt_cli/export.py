@@ -12,8 +12,11 @@ export_app = typer.Typer(add_completion=False)
 
 @export_app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A name of `mmmt models list`.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an earlier bundle there is replaced.")],
+    model: Annotated[str | None, typer.Argument(help="A name of `mmmt models list`.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Take network and weights from this checkpoint of `mmmt train`.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
     graphs: Annotated[
         bool, typer.Option(help="Also export ONNX graphs, for devices with backend onnxruntime or openvino.")
@@ -27,10 +30,23 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Make a bundle of a network with seeded, untrained weights, for integration and latency."""
+    """Make a bundle: of a trained checkpoint, or of a network with seeded, untrained weights."""
     from perception_core.bundle import TrainingRecord
     from perception_core.bundle_writer import create_seeded_model, write_bundle
+    from perception_core.configuration import ConfigurationError
 
+    if checkpoint is not None:
+        if model is not None or arguments:
+            raise ConfigurationError(
+                "mmmt export --checkpoint: the network is the checkpoint's; leave out MODEL and --set"
+            )
+        from mmmt_cli.train import print_bundle
+        from training.export.checkpoint_bundle import bundle_of_checkpoint
+
+        print_bundle(bundle_of_checkpoint(checkpoint, out, graphs=graphs))
+        return
+    if model is None:
+        raise ConfigurationError("mmmt export: name a network of `mmmt models list`, or give --checkpoint")
     record = TrainingRecord(
         trained=False, seed=seed, note="Untrained: seeded initial weights, for integration and latency only."
     )

@@ -89,12 +89,27 @@ class ModelReference(StrictModel):
 
 
 class TrainingRecord(StrictModel):
-    """How the weights came about."""
+    """How the weights came about.
+
+    Attributes:
+        trained: False: seeded initial weights.
+        recipe: Recipe of `mmmt train`.
+        overrides: Settings of the recipe that were changed, `key=value`.
+        seed: Of initial weights, order and augmentation.
+        data: Which data, in words.
+        data_seed: Seed of generated data.
+        commit: Of the source tree that trained.
+        metrics: Headline numbers on the validation split, `task/metric`.
+        note: What else a reader should know.
+    """
 
     trained: bool
     recipe: str | None = None
+    overrides: tuple[str, ...] = ()
     seed: int
     data: str | None = None
+    data_seed: int | None = None
+    commit: str | None = None
     metrics: dict[str, float] = {}
     note: str = ""
 

@@ -18,14 +18,11 @@ from training.evaluation.control import ControlResult
 from training.evaluation.nuscenes_detection import NuscenesDetectionResult
 from training.evaluation.result import Result
 from training.evaluation.semantic import SegmentationResult
+from training.figures import COLOURS, new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_DPI = 130
-#: Colours that colour-blind readers can tell apart (Okabe and Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _TRUTH, _PREDICTION = "#009E73", "#D55E00"
 #: Map layers from above; the first ones are painted first.
 _LAYER_COLOURS = {
@@ -39,30 +36,6 @@ _LAYER_COLOURS = {
 _OTHER_LAYER = "#8C8C8C"
 #: Boxes below this score are not drawn.
 _DRAWN_SCORE = 0.3
-
-
-def _figure(columns: float, rows: float) -> Figure:
-    # without pyplot: no display, no global state
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(columns, rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    figure.savefig(unfinished, dpi=_DPI)
-    unfinished.replace(path)
-    return path
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(alpha=0.25, linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def plot_result(result: Result, folder: Path) -> list[Path]:
@@ -93,17 +66,17 @@ def _readable(name: str) -> str:
 
 
 def _nuscenes_curves(result: NuscenesDetectionResult, path: Path) -> Path:
-    figure = _figure(13, 5.6)
+    figure = new_figure(13, 5.6)
     grid = figure.subplots(2, 5, sharex=True, sharey=True)
     for axes, (name, curves) in zip(grid.ravel(), result.curves.items(), strict=True):
-        for colour, (distance, curve) in zip(_COLOURS, curves.items(), strict=False):
+        for colour, (distance, curve) in zip(COLOURS, curves.items(), strict=False):
             axes.plot(curve.recall, curve.precision, color=colour, linewidth=1.4, label=f"{distance} m")
         count = result.truth_boxes[name]
         title = f"{_readable(name)}: AP {100 * result.class_ap[name]:.1f} %"
         axes.set_title(title if count else f"{_readable(name)}: no truth", fontsize=10)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.03)
-        _tidy(axes)
+        tidy(axes)
     grid[0, 0].legend(title="match within", fontsize=8, title_fontsize=8, loc="lower left")
     figure.supxlabel("recall", fontsize=10)
     figure.supylabel("precision", fontsize=10)
@@ -112,13 +85,13 @@ def _nuscenes_curves(result: NuscenesDetectionResult, path: Path) -> Path:
         f"NDS {100 * result.nds:.1f} %",
         fontsize=12,
     )
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _cityscapes_curves(result: Cityscapes3dResult, path: Path) -> Path:
-    figure = _figure(7, 5)
+    figure = new_figure(7, 5)
     axes = figure.subplots()
-    for colour, (name, curve) in zip(_COLOURS, result.curves.items(), strict=False):
+    for colour, (name, curve) in zip(COLOURS, result.curves.items(), strict=False):
         order = np.argsort(curve["recall"], kind="stable")
         recall, precision = np.array(curve["recall"])[order], np.array(curve["precision"])[order]
         score = f"{name}: DS {100 * result.class_scores[name]:.1f} %"
@@ -129,8 +102,8 @@ def _cityscapes_curves(result: Cityscapes3dResult, path: Path) -> Path:
         fontsize=11,
     )
     axes.legend(fontsize=8)
-    _tidy(axes)
-    return _save(figure, path)
+    tidy(axes)
+    return save_figure(figure, path)
 
 
 def _confusion(result: SegmentationResult, path: Path) -> Path:
@@ -141,7 +114,7 @@ def _confusion(result: SegmentationResult, path: Path) -> Path:
     rows = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, rows, out=np.full_like(counts, np.nan), where=rows > 0)
     side = max(5.0, 0.42 * len(names) + 2.0)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(columns)), [_readable(name) for name in columns], rotation=90, fontsize=8)
@@ -157,13 +130,13 @@ def _confusion(result: SegmentationResult, path: Path) -> Path:
         fontsize=10,
     )
     figure.colorbar(image, ax=axes, shrink=0.8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _thresholds(result: BevMapResult, path: Path) -> Path:
-    figure = _figure(7, 4.6)
+    figure = new_figure(7, 4.6)
     axes = figure.subplots()
-    styles = [(colour, style) for style in ("-", "--") for colour in _COLOURS]
+    styles = [(colour, style) for style in ("-", "--") for colour in COLOURS]
     for (colour, style), (name, values) in zip(styles, result.iou_at.items(), strict=False):
         if np.isnan(values).all():
             continue
@@ -177,20 +150,20 @@ def _thresholds(result: BevMapResult, path: Path) -> Path:
         fontsize=11,
     )
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _tidy(axes)
-    return _save(figure, path)
+    tidy(axes)
+    return save_figure(figure, path)
 
 
 def _displacement(result: ControlResult, path: Path) -> Path:
-    figure = _figure(6, 3.8)
+    figure = new_figure(6, 3.8)
     axes = figure.subplots()
     numbers = np.arange(1, len(result.displacement_m) + 1)
-    axes.plot(numbers, result.displacement_m, color=_COLOURS[0], marker="o", linewidth=1.4)
+    axes.plot(numbers, result.displacement_m, color=COLOURS[0], marker="o", linewidth=1.4)
     axes.set(xlabel="waypoint", ylabel="mean distance, m", xticks=numbers)
     axes.set_ylim(bottom=0)
     axes.set_title(f"Waypoints: ADE {result.ade_m:.2f} m, FDE {result.fde_m:.2f} m", fontsize=11)
-    _tidy(axes)
-    return _save(figure, path)
+    tidy(axes)
+    return save_figure(figure, path)
 
 
 def plot_frame_from_above(
@@ -214,7 +187,7 @@ def plot_frame_from_above(
     Returns:
         `path`.
     """
-    figure = _figure(11, 5.9)
+    figure = new_figure(11, 5.9)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     masks = sample.map_masks
     if masks is not None:
@@ -240,7 +213,7 @@ def plot_frame_from_above(
     found = "" if boxes is None else f": {len(shown)} boxes with a score of {_DRAWN_SCORE:g} or more"
     right.set_title(f"predicted{found}", fontsize=10)
     figure.suptitle(f"{sample.provenance.scene} {sample.provenance.token}".strip(), fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_layers(axes: Axes, masks_khw: NDArray[np.bool_], names: Sequence[str], grid: Any) -> None:

@@ -320,6 +320,9 @@ class FullerConfig(StrictModel):
         grid: BEV grid of the fused feature.
         z_range: Heights in metres that points and image rays count in.
         modalities: Sensors the network is built for.
+        fusion: `early`: the modalities' features are concatenated before the fusion block (Eq. 1); `late`:
+            each modality has a fusion block of its own, and what comes out of them is joined by one
+            convolution just before the heads.
         bev_encoder: `shared`: all heads read one fused feature; `separate`: each head encodes the output of
             the fusion block's first layer itself (FULLER's Tab. 3).
     """
@@ -327,6 +330,7 @@ class FullerConfig(StrictModel):
     grid: BevGrid = BevGrid(x_min=-51.2, x_max=51.2, y_min=-51.2, y_max=51.2, cell_size=0.8)
     z_range: tuple[float, float] = (-3.0, 5.0)
     modalities: tuple[Literal["lidar", "camera"], ...] = ("lidar", "camera")
+    fusion: Literal["early", "late"] = "early"
     bev_encoder: Literal["shared", "separate"] = "shared"
     camera: CameraNetConfig | SwinCameraNetConfig = _by_kind(CameraNetConfig())
     lidar: LidarNetConfig | VoxelLidarNetConfig = _by_kind(LidarNetConfig())

@@ -126,6 +126,38 @@ class SecondBevFuser(nn.Module):
         return feature_bchw
 
 
+class LateBevFuser(nn.Module):
+    """A fusion block for each modality; `first`, where they meet, comes after them.
+
+    Args:
+        config: Of each block.
+        branch_channels: Channels of each modality.
+        encode: As of `BevFuser`.
+
+    Attributes:
+        branch_channels: Channels of each modality in `first`.
+    """
+
+    def __init__(
+        self, config: FuserConfig | SecondFuserConfig, branch_channels: tuple[int, ...], encode: bool = True
+    ) -> None:
+        super().__init__()
+        blocks = [build_fuser(config, channels, encode) for channels in branch_channels]
+        self.out_channels = blocks[0].out_channels
+        self.branch_channels = (self.out_channels,) * len(blocks)
+        self.blocks = nn.ModuleList(blocks)
+        self.first = ConvNormAct(sum(self.branch_channels), self.out_channels, kernel_size=1)
+        self.last_layer = "first"
+
+    def forward(self, first_bchw: torch.Tensor, second_bchw: torch.Tensor) -> torch.Tensor:
+        """Returns bev_feature_bchw of two modalities."""
+        encoded = [
+            block(feature) for block, feature in zip(self.blocks, (first_bchw, second_bchw), strict=True)
+        ]
+        joined: torch.Tensor = self.first(torch.cat(encoded, dim=1))
+        return joined
+
+
 def build_fuser(
     config: FuserConfig | SecondFuserConfig, in_channels: int, encode: bool
 ) -> BevFuser | SecondBevFuser:

@@ -18,6 +18,7 @@ from perception_core.models.fuller.dense_heads import (
 from perception_core.models.fuller.detection_head import DetectionComponent, DetectionHead
 from perception_core.models.fuller.fuser import (
     FuserComponent,
+    LateBevFuser,
     SingleModalityFuserComponent,
     build_encoder,
     build_fuser,
@@ -45,14 +46,18 @@ class FullerModel(PerceptionModel):
         super().__init__()
         self.config = config
         grid, z_range = config.grid, config.z_range
-        fused_of = 0
+        channels_of: list[int] = []
         if "lidar" in config.modalities:
             self.lidar_net = _LIDAR_NETS[config.lidar.kind](config.lidar, grid, z_range)
-            fused_of += config.lidar.bev_channels
+            channels_of.append(config.lidar.bev_channels)
         if "camera" in config.modalities:
             self.camera_net = CameraNet(config.camera, grid, z_range)
-            fused_of += config.camera.bev_channels
-        self.bev_fuser = build_fuser(config.fuser, fused_of, encode=config.bev_encoder == "shared")
+            channels_of.append(config.camera.bev_channels)
+        encode = config.bev_encoder == "shared"
+        if config.fusion == "late" and len(channels_of) > 1:
+            self.bev_fuser: Any = LateBevFuser(config.fuser, tuple(channels_of), encode)
+        else:
+            self.bev_fuser = build_fuser(config.fuser, sum(channels_of), encode)
         channels = config.fuser.out_channels
         if config.detection.enabled:
             self.detection3d_head = _DETECTION_HEADS[config.detection.kind](config.detection, channels, grid)

@@ -1,0 +1,1 @@
+"""FULLER's experiments, each a list of training runs that one command does and compares."""

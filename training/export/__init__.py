@@ -1,0 +1,1 @@
+"""From checkpoints to bundles, and whether what was exported says what the network says."""
