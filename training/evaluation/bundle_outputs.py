@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from perception_core.backends import ComponentRunner, load_component
 from perception_core.boxes import Box3D, decode_boxes
-from perception_core.bundle import FRAME_TENSORS, Bundle, ComponentSpec
+from perception_core.bundle import SENSOR_TENSORS, Bundle, ComponentSpec
 from perception_core.configuration import nearest
 from perception_core.deployment import Device
 from perception_core.host import available_cores
@@ -77,7 +77,7 @@ class OfflineBundle:
                         f"{sample.provenance.token} of {sample.provenance.dataset} does not have"
                     )
             tensors.update(runner.run({tensor: tensors[tensor] for tensor in spec.inputs}))
-        return {name: value.cpu() for name, value in tensors.items() if name not in FRAME_TENSORS}
+        return {name: value.cpu() for name, value in tensors.items() if name not in SENSOR_TENSORS}
 
     def head(self, task: str) -> ComponentSpec:
         """Returns the head of a task."""
@@ -104,7 +104,7 @@ def _needed(bundle: Bundle, heads: Iterable[str]) -> set[str]:
             continue
         found.add(name)
         for tensor in bundle.spec.components[name].inputs:
-            if tensor not in FRAME_TENSORS:
+            if tensor not in SENSOR_TENSORS:
                 wanted.append(bundle.producer_of(tensor))
     return found
 
