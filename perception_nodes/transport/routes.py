@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perception_core.bundle import SENSOR_TENSORS, SENSOR_FUSION
+from perception_core.bundle import SENSOR_FUSION, SENSOR_TENSORS
 from perception_core.configuration import ConfigurationError
 from perception_nodes.transport.interface import Route
 

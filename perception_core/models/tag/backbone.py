@@ -93,6 +93,7 @@ class TagBackbone(nn.Module):
             self.detail3 = residual_stage(c2, detail, config.detail_blocks, 1)
             self.detail4 = residual_stage(detail, detail, config.detail_blocks, 1)
             self.fuse_detail = ConvNormAct(detail, c3, kernel_size=config.fusion_kernel, activation=False)
+        self.exportable = config.aggregation == "iterative"
         self.aggregation: nn.Module = (
             IterativeAggregation((c3, c4, c5), config.projection_kernel, config.node_kernel)
             if config.aggregation == "iterative"

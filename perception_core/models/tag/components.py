@@ -81,8 +81,6 @@ class DepthComponent(Component):
         depth_bhw = self.network(*feature) * scale
         usable = mono_valid.all() & torch.isfinite(scale) & (mono_intrinsics_33[0, 0] > 0)
         depth_bhw = torch.where(usable, depth_bhw, torch.zeros_like(depth_bhw))
-        points_nc = depth_points(
-            depth_bhw[0], self.codec.stride, mono_intrinsics_33, mono_camera_from_ego_44
-        )
+        points_nc = depth_points(depth_bhw[0], self.codec.stride, mono_intrinsics_33, mono_camera_from_ego_44)
         finite = torch.isfinite(points_nc).all(dim=1, keepdim=True) & usable
         return depth_bhw, torch.where(finite, points_nc, torch.zeros_like(points_nc))

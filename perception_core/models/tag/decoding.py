@@ -253,13 +253,12 @@ class MonoBoxCodec:
 
 
 def project(points_n3: torch.Tensor, intrinsics_33: torch.Tensor) -> torch.Tensor:
+    """Returns pixels of points in the camera's frame; (..., 3) to (..., 2)."""
     homogeneous = points_n3 @ intrinsics_33.T
     return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
-def unproject(
-    pixel_n2: torch.Tensor, depth_n: torch.Tensor, intrinsics_33: torch.Tensor
-) -> torch.Tensor:
+def unproject(pixel_n2: torch.Tensor, depth_n: torch.Tensor, intrinsics_33: torch.Tensor) -> torch.Tensor:
     """Returns points in the camera's frame; the camera matrix may be sheared or mirrored by augmentation."""
     (a, b, c), (d, e, f) = intrinsics_33[0], intrinsics_33[1]
     determinant = a * e - b * d

@@ -82,9 +82,7 @@ class MonoModel(PerceptionModel):
                 shell = SegmentationComponent(head)
             shell.dense_dynamic = ((),) * len(self.mono_backbone.shapes())
             shells[f"{task}_head"] = shell
-        shells["mono_backbone"].exportable = (
-            getattr(self.config.backbone, "aggregation", "iterative") == "iterative"
-        )
+        shells["mono_backbone"].exportable = self.mono_backbone.exportable
         for shell in shells.values():
             shell.training = self.training
         return shells

@@ -80,6 +80,7 @@ class MonoBackbone(nn.Module):
         self.dense_net = SharedFeatureNet(config)
         self.out_channels: int = self.dense_net.backbone.out_channels  # type: ignore[assignment]
         self.stride: int = self.dense_net.backbone.stride  # type: ignore[assignment]
+        self.exportable = bool(self.dense_net.backbone.exportable)
 
     def forward(self, images_bhwc: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the feature (B, C, H / stride, W / stride), then alpha (B, T, C) and beta (B, 1, h, w) as

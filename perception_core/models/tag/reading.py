@@ -98,9 +98,7 @@ def read_objects(
         cell_q = cell_bq[sample]
         values_qe = output.code_behw[sample].flatten(1)[:, cell_q].T.float()
         parts = split_code(values_qe, config)
-        cell_q2 = torch.stack(
-            (cell_q % columns, torch.div(cell_q, columns, rounding_mode="floor")), dim=1
-        )
+        cell_q2 = torch.stack((cell_q % columns, torch.div(cell_q, columns, rounding_mode="floor")), dim=1)
         code = code_at(parts, cell_q2, label_bq[sample], config.heading_bins)
         boxes_q9, tilt_q2 = codec.decode(code, intrinsics_b33[sample], camera_from_ego_b44[sample])
         score_q = confidence_of(heat_bq[sample], parts["depth"][:, 1])
