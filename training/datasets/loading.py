@@ -6,11 +6,10 @@ from typing import Any, cast
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from training.datasets.batch import Batch, collate
 from training.datasets.dataset import SampleDataset
-from training.datasets.mixing import MixingSampler
 
 
 def make_loader(
@@ -20,7 +19,7 @@ def make_loader(
     workers: int = 0,
     shuffle: bool = False,
     seed: int = 0,
-    sampler: MixingSampler | None = None,
+    sampler: Sampler[list[int]] | None = None,
     pin_memory: bool = False,
     drop_last: bool = False,
 ) -> DataLoader[Batch]:
@@ -34,7 +33,7 @@ def make_loader(
         workers: Processes that read; 0: this one.
         shuffle: Another order each epoch; the same for the same seed.
         seed: Of the order.
-        sampler: Draws the batches itself.
+        sampler: Draws the batches itself, e.g. `MixingSampler`.
         pin_memory: Hand batches over in page-locked memory, for a GPU.
         drop_last: Leave out a last batch that is not full.
     """

@@ -11,7 +11,7 @@ import copy
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -126,19 +126,26 @@ class NuscenesDetectionEvaluator:
         return evaluate_submission(nuscenes, self.submission, split)
 
 
-def evaluate_submission(nuscenes: NuScenes, submission: Submission, split: str) -> NuscenesDetectionResult:
+def evaluate_submission(
+    nuscenes: NuScenes, submission: Submission, split: str, only: Collection[str] | None = None
+) -> NuscenesDetectionResult:
     """Judges a submission by the devkit's DetectionEval.
 
     Args:
         nuscenes: The devkit's tables (`open_nuscenes`).
         submission: Has every sample of the split; others are left out.
         split: See `split_scenes`.
+        only: Samples of the split that count; None: all. For trials on a part of a split.
 
     Raises:
-        EvaluationError: A sample of the split is missing, the split has no annotated box, or its scenes
-            cannot be found.
+        EvaluationError: A sample that counts is missing, none of them has an annotated box, or the split's
+            scenes cannot be found.
     """
     tokens = split_samples(nuscenes, split)
+    if only is not None:
+        tokens = [token for token in tokens if token in only]
+        if not tokens:
+            raise EvaluationError(f"none of the {len(only)} samples is in split '{split}'")
     missing = [token for token in tokens if token not in submission.results]
     if missing:
         raise EvaluationError(
@@ -217,7 +224,12 @@ def _judge(
         tables = place / nuscenes.version
         tables.mkdir()
         (tables / "splits.json").write_text(json.dumps({_SPLIT: scenes}), encoding="utf-8")
-        chosen = Submission({token: submission.results[token] for token in tokens}, submission.meta)
+        # the devkit judges whole scenes; samples that do not count are taken out of both sides below
+        results: dict[str, list[dict[str, Any]]] = {
+            row["token"]: [] for row in nuscenes.sample if row["scene_token"] in scene_tokens
+        }
+        results.update({token: submission.results[token] for token in tokens})
+        chosen = Submission(results, submission.meta)
         chosen.write(place / "submission.json")
         # the same tables, with the split found in our folder
         elsewhere = copy.copy(nuscenes)
@@ -230,8 +242,19 @@ def _judge(
             output_dir=str(place / "out"),
             verbose=False,
         )
+        judge.gt_boxes = _boxes_of(judge.gt_boxes, tokens)
+        judge.pred_boxes = _boxes_of(judge.pred_boxes, tokens)
         metrics, data = judge.evaluate()
     return metrics, data, _count(judge.pred_boxes.all)
+
+
+def _boxes_of(boxes: EvalBoxes, tokens: Sequence[str]) -> EvalBoxes:
+    from nuscenes.eval.common.data_classes import EvalBoxes
+
+    kept = EvalBoxes()
+    for token in tokens:
+        kept.add_boxes(token, boxes[token])
+    return kept
 
 
 def _nothing_found(configuration: DetectionConfig) -> tuple[DetectionMetrics, DetectionMetricDataList]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from perception_core.models.fuller.configuration import build_configuration
+from perception_core.configuration import ConfigurationError, nearest
+from perception_core.models.fuller.configuration import FullerConfig, build_configuration
 from perception_core.models.fuller.model import FullerModel
 from perception_core.models.registry import register_model
 
@@ -88,31 +89,55 @@ _MICRO: dict[str, Any] = {
 }
 
 
+#: What each registered size sets beside FullerConfig's own defaults.
+_SIZES: dict[str, dict[str, Any]] = {
+    "fuller_full": _FULL,
+    "fuller_base": _BASE,
+    "fuller_tiny": {},
+    "fuller_micro": _MICRO,
+}
+
+
+def fuller_configuration(name: str, **arguments: Any) -> FullerConfig:
+    """Returns the whole configuration of a registered size without building the network.
+
+    Args:
+        name: A registered name, e.g. `fuller_tiny`.
+        arguments: Laid over it group by group, e.g. `control={"enabled": True}`.
+
+    Raises:
+        ConfigurationError: The name or an argument is unknown or wrong.
+    """
+    if name not in _SIZES:
+        raise ConfigurationError(f"no size '{name}' of FULLER" + nearest(name, _SIZES))
+    return build_configuration(name, _SIZES[name], arguments)
+
+
 @register_model
 def fuller_full(**arguments: Any) -> FullerModel:
     """FULLER at the size of its paper: Swin-T on 256 x 704 images, 0.1 m voxels, 0.8 m cells.
 
     `fuller_full(grid=FINE_GRID)` has the 0.075 m voxels of its detection benchmark.
     """
-    return FullerModel(build_configuration("fuller_full", _FULL, arguments))
+    return FullerModel(fuller_configuration("fuller_full", **arguments))
 
 
 @register_model
 def fuller_base(**arguments: Any) -> FullerModel:
     """FULLER with a residual image encoder and about half of the full size's channels."""
-    return FullerModel(build_configuration("fuller_base", _BASE, arguments))
+    return FullerModel(fuller_configuration("fuller_base", **arguments))
 
 
 @register_model
 def fuller_tiny(**arguments: Any) -> FullerModel:
     """FULLER for two CPU cores: 0.8 m cells, 128 x 352 images, about 4.4 billion multiply-adds a frame."""
-    return FullerModel(build_configuration("fuller_tiny", {}, arguments))
+    return FullerModel(fuller_configuration("fuller_tiny", **arguments))
 
 
 @register_model
 def fuller_micro(**arguments: Any) -> FullerModel:
     """FULLER for experiments on two CPU cores: 64 x 64 cells of 1.2 m, 64 x 176 images."""
-    return FullerModel(build_configuration("fuller_micro", _MICRO, arguments))
+    return FullerModel(fuller_configuration("fuller_micro", **arguments))
 
 
 #: Grid of 180 x 180 cells of 0.6 m, eight voxels of 0.075 m each: FULLER's and BEVFusion's detection

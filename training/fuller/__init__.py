@@ -1,0 +1,1 @@
+"""FULLER's network as something the trainer can train: its losses, its data, how it is judged."""
