@@ -91,7 +91,13 @@ class MonoModel(PerceptionModel):
         """Signature of each component."""
         feature = tuple(self.mono_backbone.shapes())
         detection = self.config.mono_detection3d
-        camera = self.config.camera.name
+        camera = self.config.camera
+        # Half of the image's size: finer than the network knows it, and a quarter of the bytes.
+        published = {
+            "camera": camera.name,
+            "height": camera.image_height // 2,
+            "width": camera.image_width // 2,
+        }
         specs = {
             "mono_backbone": ComponentSpec(inputs=("mono_image_hwc", "mono_valid"), outputs=feature),
             "mono_detection3d_head": ComponentSpec(
@@ -115,14 +121,14 @@ class MonoModel(PerceptionModel):
                 outputs=("semantic_logits_vkhw",),
                 task="semantic_segmentation",
                 decoder="semantic_image",
-                decoder_options={"camera": camera},
+                decoder_options=published,
             ),
             "depth_head": ComponentSpec(
                 inputs=("mono_valid", "mono_intrinsics_33", "mono_camera_from_ego_44", *feature),
                 outputs=("depth_vhw", "depth_points_nc"),
                 task="depth",
                 decoder="depth_image",
-                decoder_options={"camera": camera},
+                decoder_options=published,
             ),
         }
         return {name: specs[name] for name, _ in self.named_children()}
