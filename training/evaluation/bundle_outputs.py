@@ -15,6 +15,7 @@ from perception_core.deployment import Device
 from perception_core.host import available_cores
 from perception_core.ops.bev_grid import BevGrid
 from training.datasets.sample import Sample
+from training.evaluation.mono_frame import mono_tensors
 from training.evaluation.nuscenes_submission import MAX_BOXES
 from training.evaluation.result import EvaluationError
 
@@ -68,6 +69,9 @@ class OfflineBundle:
             EvaluationError: The bundle needs a tensor that the sample does not have.
         """
         tensors = dict(sample.frame())
+        mono = self.bundle.spec.input.mono
+        if mono is not None:
+            tensors |= mono_tensors(sample, mono)
         for name, runner in self._runners.items():
             spec = self.bundle.spec.components[name]
             for tensor in spec.inputs:

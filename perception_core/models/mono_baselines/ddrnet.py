@@ -48,6 +48,7 @@ class DdrNet(nn.Module):
 
     stride = 8
     exportable = True
+    last_layer = "detail5"
 
     def __init__(self, config: DdrNetConfig) -> None:
         super().__init__()

@@ -129,6 +129,7 @@ class Dla(nn.Module):
 
     stride = 4
     exportable = True
+    last_layer = "aggregations"
 
     def __init__(self, config: DlaConfig) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ class IcNet(nn.Module):
     """
 
     stride = 4
+    last_layer = "fuse_full"
     exportable = False  # its bins do not divide the usual feature sizes evenly
     BINS = (1, 2, 3, 6)
 

@@ -76,6 +76,7 @@ class PidNet(nn.Module):
 
     stride = 8
     exportable = True
+    last_layer = "fusion"
 
     def __init__(self, config: PidNetConfig) -> None:
         super().__init__()

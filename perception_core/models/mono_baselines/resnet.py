@@ -22,6 +22,7 @@ class ResNet(nn.Module):
 
     stride = 8
     exportable = True
+    last_layer = "smooth"
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()

@@ -94,6 +94,7 @@ class TagBackbone(nn.Module):
             self.detail4 = residual_stage(detail, detail, config.detail_blocks, 1)
             self.fuse_detail = ConvNormAct(detail, c3, kernel_size=config.fusion_kernel, activation=False)
         self.exportable = config.aggregation == "iterative"
+        self.last_layer = "aggregation"
         self.aggregation: nn.Module = (
             IterativeAggregation((c3, c4, c5), config.projection_kernel, config.node_kernel)
             if config.aggregation == "iterative"

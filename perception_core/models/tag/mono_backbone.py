@@ -72,6 +72,8 @@ class MonoBackbone(nn.Module):
         dense_net: Its dense part, which is all of it.
         out_channels: Channels of the feature.
         stride: Image pixels per feature pixel.
+        exportable: The dense part can be exported.
+        last_layer: Sub-module of the backbone that is the last all tasks share.
     """
 
     def __init__(self, config: MonoConfig) -> None:
@@ -81,6 +83,7 @@ class MonoBackbone(nn.Module):
         self.out_channels: int = self.dense_net.backbone.out_channels  # type: ignore[assignment]
         self.stride: int = self.dense_net.backbone.stride  # type: ignore[assignment]
         self.exportable = bool(self.dense_net.backbone.exportable)
+        self.last_layer = str(self.dense_net.backbone.last_layer)
 
     def forward(self, images_bhwc: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the feature (B, C, H / stride, W / stride), then alpha (B, T, C) and beta (B, 1, h, w) as
