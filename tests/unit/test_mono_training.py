@@ -189,7 +189,7 @@ def test_any_monocular_network_has_a_recipe(root: Path) -> None:
     recipe = mono_recipe("x", "mono_dla34", FAST, TrainingConfig(epochs=1), **SMALL["mono_dla34"])
     assert recipe.network.backbone.kind == "dla34"
     assert recipe.build(root).learner.describe()["name"] == "mono_dla34"
-    with pytest.raises(ConfigurationError, match="no monocular network"):
+    with pytest.raises(ConfigurationError, match="is no monocular network"):
         mono_recipe("x", "combined", FAST, TrainingConfig())
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from perception_core.configuration import ConfigurationError
-from perception_core.models import create_model
 from perception_core.models.tag.configuration import MonoConfig
+from perception_core.models.tag.defaults import mono_configuration
 from perception_core.models.tag.model import MonoModel
 from training.gradient_calibration import GradientCalibrationConfig
 from training.losses.mono_configuration import (
@@ -91,12 +91,12 @@ def mono_recipe(
         losses: Of its heads.
         training: Optimizer, batches, epochs.
         network: Arguments of the network.
+
+    Raises:
+        ConfigurationError: The network or an argument is unknown.
     """
-    with torch.device("meta"):  # only its configuration is wanted
-        built = create_model(model, **network)
-    if not isinstance(built, MonoModel):
-        raise ConfigurationError(f"recipe '{name}': '{model}' is no monocular network")
-    return MonoRecipe(name=name, model=model, network=built.config, losses=losses, training=training)
+    configuration = mono_configuration(model, **network)
+    return MonoRecipe(name=name, model=model, network=configuration, losses=losses, training=training)
 
 
 #: Section IV-D: Adam with a learning rate of 2e-5, polynomial with power 0.9, batch 2, no augmentation. Adam

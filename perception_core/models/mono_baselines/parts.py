@@ -113,12 +113,16 @@ def resized(x_bchw: torch.Tensor, size: torch.Size | tuple[int, int]) -> torch.T
     return functional.interpolate(x_bchw, size=size, mode="bilinear", align_corners=False)
 
 
+def _plain(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), nn.ReLU(inplace=True))
+
+
 class PooledContext(nn.Module):
     """The poolings that DDRNet's and PIDNet's context modules begin with.
 
     Average pooling of 5, 9 and 17 cells with strides 2, 4 and 8, and of everything; each followed by a 1x1
-    convolution. The original modules normalize and activate before a convolution, here after it, so that the
-    normalization can be folded into the convolution.
+    convolution. The original modules normalize and activate before a convolution; here activation comes after
+    it, and the pooled branches do without normalization.
     """
 
     WINDOWS = ((5, 2), (9, 4), (17, 8))
@@ -126,13 +130,9 @@ class PooledContext(nn.Module):
     def __init__(self, in_channels: int, branch_channels: int) -> None:
         super().__init__()
         self.local = ConvNormAct(in_channels, branch_channels, kernel_size=1)
-        self.pooled = nn.ModuleList(
-            ConvNormAct(in_channels, branch_channels, kernel_size=1) for _ in self.WINDOWS
-        )
-        # Without normalization: one cell has no statistics at a batch of one.
-        self.everything = nn.Sequential(
-            nn.Conv2d(in_channels, branch_channels, kernel_size=1), nn.ReLU(inplace=True)
-        )
+        # Without normalization: one cell, which is what is left of small images, has no statistics.
+        self.pooled = nn.ModuleList(_plain(in_channels, branch_channels) for _ in self.WINDOWS)
+        self.everything = _plain(in_channels, branch_channels)
 
     def forward(self, x_bchw: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Returns the local branch, and the pooled ones brought to its size, finest first."""
