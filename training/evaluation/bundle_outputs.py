@@ -114,16 +114,16 @@ def _needed(bundle: Bundle, heads: Iterable[str]) -> set[str]:
 
 
 def read_boxes(spec: ComponentSpec, labels: Sequence[str], outputs: Tensors) -> list[Box3D]:
-    """Returns the boxes of a head with outputs boxes, scores, labels; all of them, best first.
+    """Returns the boxes of a head with outputs boxes, scores, labels (and tilt); all of them, best first.
 
     The vehicle's score threshold is not applied: precision and recall are measured over all scores.
 
     Raises:
         EvaluationError: The head has other outputs.
     """
-    if len(spec.outputs) != 3:
+    if len(spec.outputs) not in (3, 4):
         raise EvaluationError(f"a box head has outputs boxes, scores, labels, not {list(spec.outputs)}")
-    boxes_q9, scores_q, labels_q = (outputs[name] for name in spec.outputs)
+    boxes_q9, scores_q, labels_q = (outputs[name] for name in spec.outputs[:3])
     return decode_boxes(boxes_q9, scores_q, labels_q, labels, max_boxes=MAX_BOXES)
 
 

@@ -103,7 +103,7 @@ def read_objects(
         boxes_q9, tilt_q2 = codec.decode(code, intrinsics_b33[sample], camera_from_ego_b44[sample])
         score_q = confidence_of(heat_bq[sample], parts["depth"][:, 1])
         usable_q = torch.isfinite(boxes_q9).all(dim=1) & valid_b[sample]
-        usable_q = usable_q & (intrinsics_b33[sample, 0, 0] > 0)
+        usable_q = usable_q & (intrinsics_b33[sample, 0, 0] > 0) & torch.isfinite(score_q)
         score_q = torch.where(usable_q, score_q, torch.zeros_like(score_q))
         score_q, order = score_q.sort(descending=True, stable=True)
         usable_q1 = usable_q[order].unsqueeze(1)
