@@ -21,6 +21,8 @@ class CombinedModel(PerceptionModel):
         references: Registered name and arguments of each, which `configuration` gives again.
     """
 
+    models: dict[str, PerceptionModel]
+
     def __init__(
         self, models: Mapping[str, PerceptionModel], references: Mapping[str, Mapping[str, Any]]
     ) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from mono_fixtures import SMALL
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from mmmt_cli.models import models_app
 from perception_core.backends.example_inputs import example_frame
 from perception_core.bundle import BundleSpec, ModelReference, TrainingRecord
 from perception_core.bundle_writer import create_seeded_model
@@ -330,3 +334,17 @@ def test_the_profile_of_meta_is_that_of_the_real_thing() -> None:
     model.runs_on_meta = False
     computed = profile_model(model)
     assert on_meta == computed
+
+
+def test_models_show_counts_a_monocular_network() -> None:
+    result = CliRunner().invoke(models_app, ["show", "tag_micro", "--json"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert shown["input"]["mono"] == {"height": 128, "width": 256, "camera": "camera_front"}
+    found = count("tag_micro")
+    assert shown["multiply_adds"] == pytest.approx(found[0] * 1e9)
+    assert shown["parameters"] == pytest.approx(found[1] * 1e6)
+    half = CliRunner().invoke(models_app, ["show", "tag_micro", "--json", "--input", "64x256"])
+    assert json.loads(half.stdout)["multiply_adds"] == pytest.approx(shown["multiply_adds"] / 2, rel=0.01)
+    table = CliRunner().invoke(models_app, ["show", "tag_micro"])
+    assert "128 x 256 pixels of camera_front" in " ".join(table.stdout.split())
