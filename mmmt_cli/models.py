@@ -61,6 +61,7 @@ def show(
         "name": name,
         "input": {
             "image": bundle_input.image.model_dump() if bundle_input.image else None,
+            "mono": bundle_input.mono.model_dump() if bundle_input.mono else None,
             "max_points": bundle_input.max_points,
             "cameras": cameras,
             "points": points,
@@ -99,9 +100,11 @@ def _print_table(description: dict) -> None:
     from rich.table import Table
 
     seen = description["input"]
-    table = Table(
-        title=f"{description['name']}: one frame of {seen['cameras']} cameras and {seen['points']} points"
-    )
+    mono = seen["mono"]
+    frame = f"{seen['cameras']} cameras and {seen['points']} points"
+    if mono is not None and seen["image"] is None:
+        frame = f"{mono['height']} x {mono['width']} pixels of {mono['camera']}"
+    table = Table(title=f"{description['name']}: one frame of {frame}")
     table.add_column("component", overflow="fold")
     table.add_column("weights", justify="right")
     table.add_column("multiply-adds", justify="right")

@@ -22,6 +22,17 @@ FRAME_TENSORS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "ego_motion_c": ("float32", (3,)),  # speed [m/s], yaw rate [rad/s], 1 where odometry is fresh else 0
 }
 
+#: Further tensors of a frame where the bundle takes one camera's image by itself (`BundleInput.mono`).
+MONO_TENSORS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "mono_image_hwc": ("uint8", ("H", "W", 3)),  # RGB, resized to the size of `mono`, zeros where masked
+    "mono_valid": ("bool", (1,)),
+    "mono_intrinsics_33": ("float32", (3, 3)),  # pixels of the resized image
+    "mono_camera_from_ego_44": ("float32", (4, 4)),
+}
+
+#: Everything a frame may hold.
+SENSOR_TENSORS: dict[str, tuple[str, tuple[int | str, ...]]] = {**FRAME_TENSORS, **MONO_TENSORS}
+
 SENSOR_FUSION = "sensor_fusion"
 
 
@@ -41,11 +52,22 @@ class ImageInput(StrictModel):
     width: int = pydantic.Field(gt=0)
 
 
+class MonoInput(ImageInput):
+    """One camera whose image the bundle takes by itself, in a size of its own.
+
+    Attributes:
+        camera: Modality name in the rig.
+    """
+
+    camera: str = "camera_front"
+
+
 class BundleInput(StrictModel):
     """What the bundle needs of a rig.
 
     Attributes:
-        image: Image size, None for a bundle without cameras.
+        image: Size of the images of all cameras, None for a bundle that does not take them all.
+        mono: The one camera of a monocular model, None without.
         max_points: Points kept of a sweep (a seeded-free stride keeps the sweep's shape), 0 for a bundle
             without LiDAR.
         needs_lidar: Refuse a rig without LiDAR instead of running with it masked.
@@ -54,6 +76,7 @@ class BundleInput(StrictModel):
     """
 
     image: ImageInput | None = None
+    mono: MonoInput | None = None
     max_points: int = pydantic.Field(default=0, ge=0)
     needs_lidar: bool = False
     min_cameras: int = pydantic.Field(default=0, ge=0)
@@ -131,7 +154,7 @@ class BundleSpec(StrictModel):
 
     @pydantic.model_validator(mode="after")
     def _graph_is_whole(self) -> BundleSpec:
-        producers: dict[str, str] = dict.fromkeys(FRAME_TENSORS, SENSOR_FUSION)
+        producers: dict[str, str] = dict.fromkeys(SENSOR_TENSORS, SENSOR_FUSION)
         for name, component in self.components.items():
             for tensor in component.outputs:
                 if tensor in producers:
@@ -145,8 +168,12 @@ class BundleSpec(StrictModel):
                         + nearest(tensor, producers)
                     )
             for tensor in (*component.inputs, *component.outputs):
-                if tensor not in self.tensors and tensor not in FRAME_TENSORS:
+                if tensor not in self.tensors and tensor not in SENSOR_TENSORS:
                     raise ValueError(f"tensor '{tensor}' of component '{name}' is not listed under 'tensors'")
+                if tensor in MONO_TENSORS and self.input.mono is None:
+                    raise ValueError(
+                        f"component '{name}' takes '{tensor}', but 'input' has no 'mono' that names a camera"
+                    )
         return self
 
 
@@ -182,7 +209,7 @@ class Bundle:
         for name, component in self.spec.components.items():
             if tensor in component.outputs:
                 return name
-        if tensor in FRAME_TENSORS:
+        if tensor in SENSOR_TENSORS:
             return SENSOR_FUSION
         raise KeyError(tensor)
 
@@ -203,5 +230,5 @@ class Bundle:
         """Returns the type of a tensor, frame tensors included."""
         if tensor in self.spec.tensors:
             return self.spec.tensors[tensor]
-        dtype, shape = FRAME_TENSORS[tensor]
+        dtype, shape = SENSOR_TENSORS[tensor]
         return TensorSpec(dtype=dtype, shape=shape)

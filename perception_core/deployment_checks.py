@@ -253,6 +253,11 @@ def _check_rig(file: ConfigurationFile, rig: Rig, bundle: BundleSpec) -> Iterato
         reasons.append(f"it needs at least {needs.min_cameras} camera(s) and the rig has {cameras}")
     if needs.max_cameras is not None and cameras > needs.max_cameras:
         reasons.append(f"it takes at most {needs.max_cameras} camera(s) and the rig has {cameras}")
+    if needs.mono is not None and needs.mono.camera not in rig.cameras:
+        reasons.append(
+            f"its monocular model takes camera '{needs.mono.camera}', which the rig has not"
+            + nearest(needs.mono.camera, rig.cameras)
+        )
     for reason in reasons:
         message = (
             f"bundle '{bundle.name}' cannot run on rig '{rig.name}': {reason}; choose another rig or bundle"

@@ -25,3 +25,13 @@ NUSCENES_MAP_CLASSES: tuple[str, ...] = (
     "carpark_area",
     "divider",
 )
+
+#: The classes of Cityscapes-3D's benchmark, in the order of cityscapesscripts.
+CITYSCAPES_3D_CLASSES: tuple[str, ...] = ("car", "truck", "bus", "train", "motorcycle", "bicycle")
+
+#: The 19 classes of Cityscapes' semantic segmentation, in the order of cityscapesscripts' train ids.
+CITYSCAPES_SEGMENTATION_CLASSES: tuple[str, ...] = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
+    *("vegetation", "terrain", "sky", "person", "rider"),
+    *("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)

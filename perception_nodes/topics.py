@@ -11,6 +11,7 @@ LATENCY_STATUS = "latency_status"  # LatencyStatus
 FUSION_STATUS = "fusion_status"  # FusionStatus
 CONTROL_COMMAND = "control/command"  # ControlCommand
 CONTROL_PROPOSAL = "control/proposal"  # ControlProposal, from a bundle's learned control head
+FUSED_OBJECTS = "control/objects"  # DetectedObjectArray: the objects of all detection tasks as one list
 CONTROL_ENGAGE = "control/engage"  # std_srvs/SetBool
 DRIVER_OVERRIDE = "control/driver_override"  # std_msgs/Bool: true while the driver steers or brakes
 REFERENCE_PATH = "control/reference_path"  # nav_msgs/Path in any frame odometry or the ego frame gives
@@ -53,6 +54,16 @@ def grid_of(task: str, layer: str) -> str:
 def image_of(task: str) -> str:
     """Topic of an image-like task output (segmentation, depth)."""
     return f"tasks/{task}/image"
+
+
+def picture_of(task: str) -> str:
+    """Topic of the same as colours, for viewers."""
+    return f"tasks/{task}/picture"
+
+
+def points_of(task: str) -> str:
+    """Topic of a dense depth task's PointCloud2."""
+    return f"tasks/{task}/points"
 
 
 def reliable(depth: int = 4) -> QoSProfile:

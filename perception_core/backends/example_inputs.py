@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from perception_core.bundle import FRAME_TENSORS, BundleInput, ComponentSpec, TensorSpec
+from perception_core.bundle import SENSOR_TENSORS, BundleInput, ComponentSpec, MonoInput, TensorSpec
 
 
 def example_frame(
@@ -47,7 +47,7 @@ def example_frame(
         rotation_33 = torch.tensor([[sine, -cosine, 0.0], [0.0, 0.0, -1.0], [cosine, sine, 0.0]])
         camera_from_ego_v44[view, :3, :3] = rotation_33
         camera_from_ego_v44[view, :3, 3] = -rotation_33 @ torch.tensor([cosine, sine, 1.6])
-    return {
+    frame = {
         "points_nc": points_nc,
         "lidar_valid": torch.ones(1, dtype=torch.bool),
         "images_vhwc": torch.randint(
@@ -57,6 +57,26 @@ def example_frame(
         "intrinsics_v33": intrinsics_33.repeat(cameras, 1, 1),
         "camera_from_ego_v44": camera_from_ego_v44,
         "ego_motion_c": torch.tensor([8.0, 0.02, 1.0]),
+    }
+    if bundle_input.mono is not None:
+        frame |= _example_mono(bundle_input.mono)
+    return frame
+
+
+def _example_mono(mono: MonoInput) -> dict[str, torch.Tensor]:
+    """The tensors of one camera that looks ahead from 1.6 m above the road."""
+    generator = torch.Generator().manual_seed(1)
+    focal = 0.8 * mono.width
+    size = (mono.height, mono.width, 3)
+    return {
+        "mono_image_hwc": torch.randint(0, 256, size, dtype=torch.uint8, generator=generator),
+        "mono_valid": torch.ones(1, dtype=torch.bool),
+        "mono_intrinsics_33": torch.tensor(
+            [[focal, 0.0, mono.width / 2], [0.0, focal, mono.height / 2], [0.0, 0.0, 1.0]]
+        ),
+        "mono_camera_from_ego_44": torch.tensor(
+            [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 1.6], [1.0, 0.0, 0.0, -1.5], [0.0, 0.0, 0.0, 1.0]]
+        ),
     }
 
 
@@ -75,7 +95,7 @@ def example_inputs(
     generator = torch.Generator().manual_seed(0)
     inputs = {}
     for name in component.inputs:
-        if name in FRAME_TENSORS:
+        if name in SENSOR_TENSORS:
             inputs[name] = frame[name]
             continue
         shape = [size if isinstance(size, int) else 1 for size in tensors[name].shape]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perception_core.control.centre_line import centre_line
@@ -21,6 +21,7 @@ from perception_core.control.inbox import (
 )
 from perception_core.control.lateral import PursuitOptions, pure_pursuit
 from perception_core.control.longitudinal import LongitudinalOptions, follow_speed
+from perception_core.control.object_fusion import FusionOptions, footprints_later, unexplained
 from perception_core.control.path import FloatArray, PlanarPath, arc_path, frame_moved, path_from_ego
 from perception_core.control.safety_envelope import (
     CommandLimiter,
@@ -29,7 +30,7 @@ from perception_core.control.safety_envelope import (
     Health,
     SafetyStateMachine,
 )
-from perception_core.control.sight_distance import free_distance, trusted_range
+from perception_core.control.sight_distance import Footprint, free_distance, trusted_range
 from perception_core.control.speed_limit import (
     needed_deceleration,
     ramp_delay_s,
@@ -53,6 +54,11 @@ class ControllerOptions:
         period_s: Time between ticks.
         required_tasks: Detection tasks without which the vehicle does not drive.
         detection_tasks: All detection tasks whose objects are heeded.
+        stand_in_tasks: Detection tasks the vehicle drives on while a required one is silent, at what their
+            own range and latency allow; the first that is fresh.
+        measuring_modalities: Sensors that measure ranges: while one of them is in a required output, other
+            tasks' objects that it explains are not heeded twice.
+        fusion: When two tasks' objects are the same one.
         odometry_age_s: Older odometry is no odometry.
         max_output_latency_s: A detection output with older sensor data is no new perception.
         reference_age_s: An older reference path is dropped.
@@ -67,6 +73,9 @@ class ControllerOptions:
     period_s: float = 0.05
     required_tasks: tuple[str, ...] = ("detection3d",)
     detection_tasks: tuple[str, ...] = ("detection3d",)
+    stand_in_tasks: tuple[str, ...] = ()
+    measuring_modalities: tuple[str, ...] = ("lidar",)
+    fusion: FusionOptions = field(default_factory=FusionOptions)
     odometry_age_s: float = 0.5
     max_output_latency_s: float = 2.0
     reference_age_s: float = 1.0
@@ -106,6 +115,11 @@ class _Sight:
     distance_m: float
     reaction_s: float
     limited_by: str
+
+
+def _sensed_s(output: DetectionOutput) -> float:
+    """Returns when an output's oldest sensor data was taken, steady clock."""
+    return output.received_s - (output.latency_s or 0.0)
 
 
 class Controller:
@@ -201,7 +215,8 @@ class Controller:
             return "the driver is overriding"
         if self.machine.engaged:
             return ""
-        refusal = self.machine.engage(self._health(now_s))
+        # What stands in keeps a vehicle driving; it does not set one going.
+        refusal = self.machine.engage(self._health(now_s, self.options.required_tasks))
         if not refusal:
             self._limiter.reset(self._present_steering())
             self._stopping = self._starting = True
@@ -230,7 +245,7 @@ class Controller:
 
     def health(self, now_s: float) -> Health:
         """Returns what the state depends on."""
-        return self._health(now_s)
+        return self._health(now_s, self._resting_on(now_s))
 
     def tick(self, now_s: float) -> Command:
         """Computes this tick's command; not to be published while the state is DISENGAGED.
@@ -245,13 +260,14 @@ class Controller:
         speed = self._speed(now_s)
         self._note_travelled(now_s, speed, period_s)
 
-        health = self._health(now_s)
+        resting_on = self._resting_on(now_s)
+        health = self._health(now_s, resting_on)
         path, proposal = self._choose_path(now_s)
         if not health.stop_reason and path is None:
             health = Health(health.perception_age_s, health.monitor_age_s, "no path to follow")
         state = self.machine.update(health, now_s)
 
-        sight = self._sight(now_s, speed, path)
+        sight = self._sight(now_s, speed, path, resting_on)
         law = speed_limit(max(0.0, sight.distance_m), sight.reaction_s, self._law_mps2)
         limit = min(law, self.vehicle.max_speed_mps)
         need = needed_deceleration(
@@ -270,8 +286,8 @@ class Controller:
         acceleration = self._limiter.accelerate(wanted, period_s)
         return Command(
             state=state,
-            reason=self._reason(state, limit, sight),
-            basis=self._basis(),
+            reason=self._reason(state, limit, sight, resting_on),
+            basis=self._basis(resting_on),
             steering_angle=steering,
             steering_rate=(steering - steering_before) / steering_time_s if steering_time_s > 1e-6 else 0.0,
             speed=target,
@@ -283,18 +299,18 @@ class Controller:
             perception_age=min(health.perception_age_s, LONG_S),
         )
 
-    def _reason(self, state: DrivingState, limit: float, sight: _Sight) -> str:
+    def _reason(self, state: DrivingState, limit: float, sight: _Sight, resting_on: tuple[str, ...]) -> str:
         if state == DrivingState.DRIVING:
-            return sight.limited_by if limit < self.vehicle.max_speed_mps else ""
+            reason = sight.limited_by if limit < self.vehicle.max_speed_mps else ""
+            if resting_on != self.options.required_tasks:
+                silent = ", ".join(self.options.required_tasks)
+                reason = f"{reason or 'driving'}; {silent} silent, on {', '.join(resting_on)} alone"
+            return reason
         return self.machine.reason
 
-    def _basis(self) -> DetectionOutput | None:
-        """The newest output of a required task: what the command rests on."""
-        outputs = [
-            output
-            for task in self.options.required_tasks
-            if (output := self._detections.newest(task)) is not None
-        ]
+    def _basis(self, resting_on: tuple[str, ...]) -> DetectionOutput | None:
+        """The newest output of the tasks the command rests on."""
+        outputs = [output for task in resting_on if (output := self._detections.newest(task)) is not None]
         return max(outputs, key=lambda output: output.received_s, default=None)
 
     # -- speed and distance ----------------------------------------------------------------------------------
@@ -328,20 +344,34 @@ class Controller:
 
     # -- sight -----------------------------------------------------------------------------------------------
 
-    def _health(self, now_s: float) -> Health:
+    def _resting_on(self, now_s: float) -> tuple[str, ...]:
+        """Returns the tasks the vehicle drives on: the required ones or, while one of them is silent, the
+        first stand-in that is not and whose sensors look ahead.
+        """
+        required, stale_s = self.options.required_tasks, self.options.envelope.comfortable_stop_age_s
+        if self._detections.age_s(required, now_s) <= stale_s:
+            return required
+        for task in self.options.stand_in_tasks:
+            output = self._detections.newest(task)
+            if output is not None and now_s - output.received_s <= stale_s:
+                if trusted_range(output.alive, self._ranges) > 0.0:
+                    return (task,)
+        return required
+
+    def _health(self, now_s: float, resting_on: tuple[str, ...]) -> Health:
         latency_age = math.inf if self._latency is None else max(0.0, now_s - self._latency.received_s)
         reason = "" if self._fresh_motion(now_s) is not None else "speed unknown: no fresh odometry"
-        return Health(self._detections.age_s(self.options.required_tasks, now_s), latency_age, reason)
+        return Health(self._detections.age_s(resting_on, now_s), latency_age, reason)
 
-    def _heeded(self, now_s: float) -> list[DetectionOutput]:
-        """Outputs whose objects count: the required tasks', however old, and the others' while fresh."""
+    def _heeded(self, now_s: float, resting_on: tuple[str, ...]) -> list[DetectionOutput]:
+        """Outputs whose objects count: those rested on, however old, and the others' while fresh."""
         stale_s = self.options.envelope.comfortable_stop_age_s
         outputs = []
         for task in self.options.detection_tasks:
             output = self._detections.newest(task)
             if output is None:
                 continue
-            if task in self.options.required_tasks or now_s - output.received_s <= stale_s:
+            if task in resting_on or now_s - output.received_s <= stale_s:
                 outputs.append(output)
         return outputs
 
@@ -359,11 +389,13 @@ class Controller:
         finite = [value for value in known if math.isfinite(value) and value >= 0.0]
         return min(max(finite), LONG_S) if finite and len(finite) == len(known) else LONG_S
 
-    def _sight(self, now_s: float, speed: float, path: PlanarPath | None) -> _Sight:
+    def _sight(
+        self, now_s: float, speed: float, path: PlanarPath | None, resting_on: tuple[str, ...]
+    ) -> _Sight:
         """Applies the law's left and right side to every heeded output and keeps the worst of each."""
         front = self.vehicle.front_overhang_m
-        outputs = self._heeded(now_s)
-        missing = any(self._detections.newest(task) is None for task in self.options.required_tasks)
+        outputs = self._heeded(now_s, resting_on)
+        missing = any(self._detections.newest(task) is None for task in resting_on)
         actuation = self.vehicle.actuation_delay_s + ramp_delay_s(
             self._limiter.acceleration_mps2, self._law_mps2, self.vehicle.max_jerk_mps3
         )
@@ -378,19 +410,20 @@ class Controller:
                 now_s - output.received_s, min(self._detections.longest_interval_s(output.task), LONG_S)
             )
             reaction = max(reaction, min(latency + age, LONG_S))
-            sensed_s = output.received_s - (output.latency_s or 0.0)
+            sensed_s = _sensed_s(output)
             # v T supposes the present speed since the stamp; a vehicle that has slowed down came further.
             further = max(0.0, self._travelled_since(sensed_s) - speed * (latency + age))
-            if output.task in self.options.required_tasks:
+            if output.task in resting_on:
                 trusted = trusted_range(output.alive, self._ranges) - front - further
                 if trusted < distance:
                     distance, limited_by = (
                         trusted,
                         "sight" if trusted > 0.0 else "no living sensor looks ahead",
                     )
+            footprints = self._unexplained(output, outputs)
             for corridor in self._corridors(path, speed, latency + age, now_s - sensed_s):
                 free = free_distance(
-                    corridor, output.footprints, self.vehicle.width_m, self.options.corridor_margin_m, front
+                    corridor, footprints, self.vehicle.width_m, self.options.corridor_margin_m, front
                 )
                 free -= self.options.object_gap_m + further
                 if free < distance:
@@ -405,6 +438,25 @@ class Controller:
             if end < distance:
                 distance, limited_by = end, "end of the path"
         return _Sight(max(0.0, distance), min(reaction + actuation, LONG_S), limited_by)
+
+    def _unexplained(
+        self, output: DetectionOutput, outputs: Sequence[DetectionOutput]
+    ) -> tuple[Footprint, ...]:
+        """Returns an output's objects without those that a measuring output lists too, where that measured
+        them (late fusion, see `object_fusion`).
+        """
+        measuring = set(self.options.measuring_modalities)
+        if measuring & output.alive or not output.footprints:
+            return output.footprints
+        motion = self._motion
+        speed, yaw_rate = (0.0, 0.0) if motion is None else (motion.speed_mps, motion.yaw_rate_rps)
+        kept = output.footprints
+        for other in outputs:
+            if other is not output and measuring & other.alive:
+                later_s = _sensed_s(output) - _sensed_s(other)
+                there = footprints_later(other.footprints, speed, yaw_rate, later_s)
+                kept = unexplained(there, kept, self.options.fusion)
+        return kept
 
     def _corridors(
         self, path: PlanarPath | None, speed: float, seen_ago_s: float, since_stamp_s: float

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from perception_core.bundle import BundleSpec
+from perception_core.platform.latency_paths import paths_of
+from perception_core.rig import Rig
 
 
 def detection_tasks(bundle: BundleSpec) -> tuple[str, ...]:
@@ -31,3 +33,18 @@ def required_tasks(bundle: BundleSpec) -> tuple[str, ...]:
     """
     tasks = detection_tasks(bundle)
     return ("detection3d",) if "detection3d" in tasks else tasks
+
+
+def stand_in_tasks(bundle: BundleSpec) -> tuple[str, ...]:
+    """Returns the detection tasks that may carry on alone where the required ones fail, best first."""
+    required = required_tasks(bundle)
+    return tuple(task for task in detection_tasks(bundle) if task not in required)
+
+
+def modalities_of(bundle: BundleSpec, rig: Rig, task: str) -> frozenset[str]:
+    """Returns the rig's modalities that a task's output rests on.
+
+    A frame names every sensor it contains; an output of a monocular head rests on its camera alone, however
+    alive the LiDAR is.
+    """
+    return frozenset(path.modality for path in paths_of(bundle, rig, {}) if path.task == task)

@@ -17,6 +17,8 @@ class ConvNormAct(nn.Module):
         kernel_size: Odd kernel side.
         stride: Stride.
         activation: Ends with a ReLU.
+        dilation: Distance between the kernel's taps.
+        groups: Groups of channels that are convolved by themselves.
     """
 
     def __init__(
@@ -26,10 +28,19 @@ class ConvNormAct(nn.Module):
         kernel_size: int = 3,
         stride: int = 1,
         activation: bool = True,
+        dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=False,
         )
         self.normalization: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
         self.activation: nn.Module = nn.ReLU(inplace=True) if activation else nn.Identity()

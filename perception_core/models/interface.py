@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from perception_core.bundle import FRAME_TENSORS, BundleInput, ComponentSpec, TensorSpec
+from perception_core.bundle import SENSOR_TENSORS, BundleInput, ComponentSpec, TensorSpec
 from perception_core.models.blocks import ConvNormAct
 
 
@@ -50,7 +50,12 @@ class PerceptionModel(nn.Module, ABC):
     """A model whose parameters all belong to one of its components.
 
     Its direct sub-modules are the components' batched networks, under the components' names.
+
+    Attributes:
+        runs_on_meta: No operator depends on values, so that torch's meta device can count the whole model.
     """
+
+    runs_on_meta: bool = False
 
     @property
     @abstractmethod
@@ -81,7 +86,7 @@ class PerceptionModel(nn.Module, ABC):
         """Runs one frame through all components.
 
         Args:
-            frame: The tensors of FRAME_TENSORS the components need.
+            frame: The tensors of SENSOR_TENSORS the components need.
 
         Returns:
             Every tensor any component output, by graph name.
@@ -92,4 +97,4 @@ class PerceptionModel(nn.Module, ABC):
             outputs = component(*(tensors[tensor] for tensor in specs[name].inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             tensors.update(zip(specs[name].outputs, outputs, strict=True))
-        return {name: tensor for name, tensor in tensors.items() if name not in FRAME_TENSORS}
+        return {name: tensor for name, tensor in tensors.items() if name not in SENSOR_TENSORS}

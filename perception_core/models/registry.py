@@ -25,7 +25,9 @@ def register_model(factory: Factory) -> Factory:
 
 def _fill() -> None:
     """Imports the model families, which register themselves; late, because they import this module."""
-    from perception_core.models import fuller  # noqa: F401
+    from perception_core.models import combination, fuller  # noqa: F401
+    from perception_core.models.mono_baselines import variants as mono_baseline_variants  # noqa: F401
+    from perception_core.models.tag import variants as tag_variants  # noqa: F401
 
 
 def list_models() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from perception_core.bundle import FRAME_TENSORS, SENSOR_FUSION, BundleSpec
+from perception_core.bundle import MONO_TENSORS, SENSOR_FUSION, SENSOR_TENSORS, BundleSpec
 from perception_core.platform.stage_report import CONTROL
 from perception_core.rig import Rig
 
@@ -72,7 +72,7 @@ def paths_of(
             `modality->control` paths. A bundle's own control head (task `control`) always belongs to them:
             its proposal ends in a command only through control.
     """
-    producer_of = dict.fromkeys(FRAME_TENSORS, SENSOR_FUSION)
+    producer_of = dict.fromkeys(SENSOR_TENSORS, SENSOR_FUSION)
     for name, component in bundle.components.items():
         producer_of.update(dict.fromkeys(component.outputs, name))
     feeds: dict[str, tuple[str, ...]] = {
@@ -93,6 +93,8 @@ def paths_of(
     paths = []
     for modality in rig.modalities:
         own_tensors = LIDAR_TENSORS if modality == "lidar" else CAMERA_TENSORS
+        if bundle.input.mono is not None and modality == bundle.input.mono.camera:
+            own_tensors = own_tensors | frozenset(MONO_TENSORS)
         direct = {
             name
             for name, component in bundle.components.items()

@@ -19,9 +19,15 @@ from perception_nodes import topics
 from perception_nodes.decoders.decoder import register_decoder
 
 
-def yaw_to_quaternion(yaw: float) -> Quaternion:
-    """Rotation about the vertical axis, radians."""
-    return Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+def angles_to_quaternion(yaw: float, pitch: float, roll: float) -> Quaternion:
+    """Rotation Rz(yaw) Ry(pitch) Rx(roll), radians."""
+    (cy, sy), (cp, sp), (cr, sr) = ((math.cos(a / 2), math.sin(a / 2)) for a in (yaw, pitch, roll))
+    return Quaternion(
+        x=sr * cp * cy - cr * sp * sy,
+        y=cr * sp * cy + sr * cp * sy,
+        z=cr * cp * sy - sr * sp * cy,
+        w=cr * cp * cy + sr * sp * sy,
+    )
 
 
 def label_colour(index: int, count: int, alpha: float) -> ColorRGBA:
@@ -80,28 +86,31 @@ def object_markers(
 
 @register_decoder("boxes3d")
 class BoxDecoder:
-    """Decodes `detection_boxes_q9` (x y z l w h yaw vx vy, ego frame), `detection_scores_q` and
-    `detection_labels_q`.
+    """Decodes `detection_boxes_q9` (x y z l w h yaw vx vy, ego frame), `detection_scores_q`,
+    `detection_labels_q` and, where the head gives it, pitch and roll (Q, 2).
 
-    Options: `score_threshold` (objects below it are not published), `max_objects`.
+    Options: `score_threshold` (objects below it are not published), `max_objects`, `has_velocity` (false:
+    the head does not know velocities).
     """
 
     def __init__(self, node: Node, bundle: Bundle, spec: ComponentSpec) -> None:
         """Creates the publishers of the task.
 
         Raises:
-            ConfigurationError: The bundle lists no labels for the task or not exactly three outputs.
+            ConfigurationError: The bundle lists no labels for the task or not three or four outputs.
         """
         assert spec.task is not None
         self._task = spec.task
         self._labels = bundle.spec.labels.get(self._task, ())
-        if not self._labels or len(spec.outputs) != 3:
+        if not self._labels or len(spec.outputs) not in (3, 4):
             raise ConfigurationError(
                 f"{bundle.path / 'bundle.yaml'}: a boxes3d head needs labels for task '{self._task}' and the "
                 f"outputs boxes, scores, labels; it has {len(self._labels)} labels and the outputs "
                 f"{list(spec.outputs)}"
             )
-        self._boxes, self._scores, self._classes = spec.outputs
+        self._boxes, self._scores, self._classes = spec.outputs[:3]
+        self._tilt = spec.outputs[3] if len(spec.outputs) == 4 else None
+        self._has_velocity = bool(spec.decoder_options.get("has_velocity", True))
         self._threshold = float(spec.decoder_options.get("score_threshold", 0.1))
         self._max_objects = int(spec.decoder_options.get("max_objects", 200))
         self._publisher = node.create_publisher(
@@ -123,11 +132,14 @@ class BoxDecoder:
         scores = scores_q[keep_q][order].tolist()
         boxes = boxes_q9[keep_q][order].tolist()
         classes = outputs[self._classes].cpu()[keep_q][order].tolist()
+        tilts = [[0.0, 0.0]] * len(scores)
+        if self._tilt is not None:
+            tilts = outputs[self._tilt].float().cpu()[keep_q][order].tolist()
         message = DetectedObjectArray(
             header=frame.header, trace_id=frame.trace_id, task=self._task, sensors=frame.sensors
         )
         message.objects = [
-            self._object(score, box, label) for score, box, label in zip(scores, boxes, classes, strict=True)
+            self._object(*detected) for detected in zip(scores, boxes, classes, tilts, strict=True)
         ]
         self._publisher.publish(message)
         self._last = message
@@ -139,13 +151,13 @@ class BoxDecoder:
                 object_markers(self._last.header, self._last.objects, self._labels, self._task)
             )
 
-    def _object(self, score: float, box: list[float], label: int) -> DetectedObject:
+    def _object(self, score: float, box: list[float], label: int, tilt: list[float]) -> DetectedObject:
         x, y, z, length, width, height, yaw, velocity_x, velocity_y = box
         return DetectedObject(
             label=self._labels[label],
             score=score,
-            pose=Pose(position=Point(x=x, y=y, z=z), orientation=yaw_to_quaternion(yaw)),
+            pose=Pose(position=Point(x=x, y=y, z=z), orientation=angles_to_quaternion(yaw, *tilt)),
             size=Vector3(x=length, y=width, z=height),
-            has_velocity=True,
+            has_velocity=self._has_velocity,
             velocity=Vector3(x=velocity_x, y=velocity_y, z=0.0),
         )

@@ -48,7 +48,7 @@ def make_decoder(node: Node, bundle: Bundle, component: str) -> Decoder:
         ConfigurationError: The head has no task or names a decoder that does not exist.
     """
     # Imported here so that the registry is full before it is searched, without an import cycle.
-    from perception_nodes.decoders import boxes, control_proposal, map_layers  # noqa: F401
+    from perception_nodes.decoders import boxes, camera_images, control_proposal, map_layers  # noqa: F401
 
     spec = bundle.spec.components[component]
     where = bundle.path / "bundle.yaml"

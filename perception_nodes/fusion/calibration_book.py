@@ -30,7 +30,7 @@ class CalibrationBook:
         Args:
             rig: The vehicle.
             rig_path: Where the rig was read from; its calibration file is relative to it.
-            target: Size of the network's images, None for a bundle without cameras.
+            target: Size of the images of all cameras, None for a bundle that does not take them all.
 
         Raises:
             ConfigurationError: The calibration file is missing or wrong.
@@ -41,7 +41,7 @@ class CalibrationBook:
         self._cameras: dict[str, CameraCalibration] = {}
         self._camera_errors: dict[str, str] = {}
         self._camera_sources: dict[str, tuple[object, ...]] = {}
-        self._rectifiers: dict[str, ImageRectifier] = {}
+        self._rectifiers: dict[tuple[str, ImageInput], ImageRectifier] = {}
         self._poses: dict[tuple[str, str], tuple[int, FloatArray]] = {}
         source = rig.calibration
         if source.file is not None:
@@ -101,7 +101,6 @@ class CalibrationBook:
             self._camera_errors[modality] = str(error)
             raise
         self._camera_errors.pop(modality, None)
-        self._rectifiers.pop(modality, None)
 
     def ego_from_lidar(self, message_frame: str) -> FloatArray:
         """Returns the LiDAR's pose in the ego frame.
@@ -127,13 +126,19 @@ class CalibrationBook:
         """
         return self._pose(self._rig.cameras[modality].frame or message_frame, self._rig.ego_frame)
 
-    def rectifier(self, modality: str) -> ImageRectifier:
+    def rectifier(self, modality: str, target: ImageInput | None = None) -> ImageRectifier:
         """Returns the mapping from a camera's images to network inputs.
+
+        Args:
+            modality: Camera.
+            target: Size wanted; None: that of the images of all cameras.
 
         Raises:
             CalibrationError: Its intrinsics are not known.
         """
-        known = self._rectifiers.get(modality)
+        target = target or self._target
+        assert target is not None
+        known = self._rectifiers.get((modality, target))
         calibration = self._cameras.get(modality)
         if known is not None and known.calibration is calibration:
             return known
@@ -153,8 +158,7 @@ class CalibrationBook:
                 f"its calibration is for {calibration.width}x{calibration.height} images but the rig expects "
                 f"{camera.expected_size[0]}x{camera.expected_size[1]}"
             )
-        assert self._target is not None
-        rectifier = self._rectifiers[modality] = ImageRectifier(calibration, self._target)
+        rectifier = self._rectifiers[modality, target] = ImageRectifier(calibration, target)
         return rectifier
 
     def _pose(self, target: str, source: str) -> FloatArray:

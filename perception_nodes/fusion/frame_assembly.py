@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_core import geometry
-from perception_core.bundle import BundleInput
+from perception_core.bundle import BundleInput, ImageInput, MonoInput
 from perception_core.calibration import CalibrationError, ImageRectifier
 from perception_core.geometry import FloatArray
 from perception_core.pointcloud import PointCloudError, PointField, decode_point_cloud, prepare_points
@@ -78,8 +78,10 @@ class AssembledFrame:
 
 @dataclass(frozen=True)
 class _PreparedImage:
-    rectifier: ImageRectifier
-    pixels_hwc: NDArray[np.uint8]
+    """One message's image in every size that is wanted of it."""
+
+    rectifiers: tuple[ImageRectifier, ...]
+    pixels_hwc: tuple[NDArray[np.uint8], ...]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ class _Refusal:
 
     kind: str
     message: str
+
+
+def image_sizes(needs: BundleInput, camera: str) -> tuple[ImageInput, ...]:
+    """Returns the sizes a bundle wants a camera's image in: that of all cameras, then a monocular model's."""
+    sizes = () if needs.image is None else (needs.image,)
+    if needs.mono is not None and needs.mono.camera == camera:
+        sizes = (*sizes, ImageInput(height=needs.mono.height, width=needs.mono.width))
+    return sizes
+
+
+def _placeholder_intrinsics(size: ImageInput) -> FloatArray:
+    return np.array([[size.width, 0.0, size.width / 2], [0.0, size.width, size.height / 2], [0.0, 0.0, 1.0]])
 
 
 class FrameAssembler:
@@ -124,7 +138,7 @@ class FrameAssembler:
     def used_modalities(rig: Rig, needs: BundleInput) -> tuple[str, ...]:
         """Returns the rig's modalities whose data the bundle takes."""
         lidar = (LIDAR,) if rig.lidar is not None and needs.max_points > 0 else ()
-        return lidar + (tuple(rig.cameras) if needs.image is not None else ())
+        return lidar + tuple(name for name in rig.cameras if image_sizes(needs, name))
 
     def close(self) -> None:
         """Ends the decoding threads."""
@@ -142,9 +156,7 @@ class FrameAssembler:
             motion: The vehicle's motion where it is fresh.
         """
         frame = AssembledFrame()
-        cameras = (
-            [name for name in self._rig.cameras if name in selection] if self._needs.image is not None else []
-        )
+        cameras = [name for name in self._rig.cameras if name in selection and image_sizes(self._needs, name)]
         messages = [selection[name] for name in cameras]
         # Both forms are lazy iterators of results; the pool's works while this thread prepares the sweep.
         images = (map if self._pool is None else self._pool.map)(self._prepare_image, messages)
@@ -158,8 +170,11 @@ class FrameAssembler:
         frame.tensors["ego_motion_c"] = np.array(
             [motion.speed, motion.yaw_rate, 1.0] if motion is not None else [0.0, 0.0, 0.0], dtype=np.float32
         )
+        placed = self._place_cameras(frame, stamp_ns, selection, prepared, motion)
         if self._needs.image is not None:
-            self._fill_views(frame, stamp_ns, selection, prepared, motion)
+            self._fill_views(frame, placed)
+        if self._needs.mono is not None:
+            self._fill_mono(frame, self._needs.mono, placed)
         if not frame.valid:
             frame.tensors.clear()
             frame.drop_reason = "no_valid_sensor"
@@ -223,12 +238,16 @@ class FrameAssembler:
         if isinstance(known, _Refusal):
             return known
         try:
-            rectifier = self._book.rectifier(message.modality)
+            rectifiers = tuple(
+                self._book.rectifier(message.modality, size)
+                for size in image_sizes(self._needs, message.modality)
+            )
         except CalibrationError as error:
             return _Refusal("no_calibration", f"camera masked: {error}")
-        if isinstance(known, _PreparedImage) and known.rectifier is rectifier:
+        if isinstance(known, _PreparedImage) and known.rectifiers == rectifiers:
             return known
-        image = message.content
+        image, calibration = message.content, rectifiers[0].calibration
+        reduction = min(rectifier.reduction for rectifier in rectifiers)
         try:
             if hasattr(image, "encoding"):
                 pixels = decode_raw(
@@ -238,40 +257,29 @@ class FrameAssembler:
                     height=image.height,
                     step=image.step,
                     is_bigendian=bool(image.is_bigendian),
-                    expected_size=rectifier.calibration.size,
+                    expected_size=calibration.size,
                 )
             else:
-                pixels = decode_compressed(image.data, rectifier.reduction, rectifier.calibration.size)
-            message.prepared = _PreparedImage(rectifier, rectifier.apply(pixels))
+                pixels = decode_compressed(image.data, reduction, calibration.size)
+            message.prepared = _PreparedImage(
+                rectifiers, tuple(rectifier.apply(pixels) for rectifier in rectifiers)
+            )
         except ImageError as error:
             message.prepared = _Refusal("bad_image", f"image refused, camera masked: {error}")
         return message.prepared  # type: ignore[no-any-return]
 
-    def _fill_views(
+    def _place_cameras(
         self,
         frame: AssembledFrame,
         stamp_ns: int,
         selection: Mapping[str, SensorMessage],
         prepared: Mapping[str, _PreparedImage | _Refusal],
         motion: EgoMotion | None,
-    ) -> None:
-        target = self._needs.image
-        assert target is not None
-        views: Sequence[str] = list(self._rig.cameras)
-        images_vhwc = np.zeros((len(views), target.height, target.width, 3), dtype=np.uint8)
-        valid_v = np.zeros(len(views), dtype=bool)
-        intrinsics_v33 = np.zeros((len(views), 3, 3), dtype=np.float32)
-        camera_from_ego_v44 = np.zeros((len(views), 4, 4), dtype=np.float32)
-        for view, name in enumerate(views):
-            intrinsics_v33[view] = [
-                [target.width, 0, target.width / 2],
-                [0, target.width, target.height / 2],
-                [0, 0, 1],
-            ]
-            camera_from_ego_v44[view] = _PLACEHOLDER_POSE
-            if name not in selection:
-                continue
-            message, image = selection[name], prepared[name]
+    ) -> dict[str, tuple[_PreparedImage, FloatArray]]:
+        """Returns image and pose of every camera that can be used; says why of the others."""
+        placed: dict[str, tuple[_PreparedImage, FloatArray]] = {}
+        for name, image in prepared.items():
+            message = selection[name]
             if isinstance(image, _Refusal):
                 self._refuse(frame, message, image.kind, image.message)
                 continue
@@ -286,15 +294,48 @@ class FrameAssembler:
                 camera_from_ego = camera_from_ego @ geometry.planar_motion(
                     motion.speed, motion.yaw_rate, elapsed_s
                 )
-            images_vhwc[view] = image.pixels_hwc
-            valid_v[view] = True
-            intrinsics_v33[view] = image.rectifier.intrinsics_33
-            camera_from_ego_v44[view] = camera_from_ego
+            placed[name] = (image, camera_from_ego)
             frame.valid.add(name)
+        return placed
+
+    def _fill_views(
+        self, frame: AssembledFrame, placed: Mapping[str, tuple[_PreparedImage, FloatArray]]
+    ) -> None:
+        """Fills the tensors of all cameras, masked where one is not there."""
+        target = self._needs.image
+        assert target is not None
+        views: Sequence[str] = list(self._rig.cameras)
+        images_vhwc = np.zeros((len(views), target.height, target.width, 3), dtype=np.uint8)
+        valid_v = np.zeros(len(views), dtype=bool)
+        intrinsics_v33 = np.zeros((len(views), 3, 3), dtype=np.float32)
+        camera_from_ego_v44 = np.zeros((len(views), 4, 4), dtype=np.float32)
+        for view, name in enumerate(views):
+            intrinsics_v33[view] = _placeholder_intrinsics(target)
+            camera_from_ego_v44[view] = _PLACEHOLDER_POSE
+            if name in placed:
+                image, camera_from_ego_v44[view] = placed[name]
+                images_vhwc[view] = image.pixels_hwc[0]
+                valid_v[view] = True
+                intrinsics_v33[view] = image.rectifiers[0].intrinsics_33
         frame.tensors["images_vhwc"] = images_vhwc
         frame.tensors["camera_valid_v"] = valid_v
         frame.tensors["intrinsics_v33"] = intrinsics_v33
         frame.tensors["camera_from_ego_v44"] = camera_from_ego_v44
+
+    @staticmethod
+    def _fill_mono(
+        frame: AssembledFrame, mono: MonoInput, placed: Mapping[str, tuple[_PreparedImage, FloatArray]]
+    ) -> None:
+        """Fills the tensors of the one camera the bundle takes by itself."""
+        image_hwc = np.zeros((mono.height, mono.width, 3), dtype=np.uint8)
+        intrinsics, pose = _placeholder_intrinsics(mono), _PLACEHOLDER_POSE
+        if mono.camera in placed:
+            image, pose = placed[mono.camera]
+            image_hwc, intrinsics = image.pixels_hwc[-1], image.rectifiers[-1].intrinsics_33
+        frame.tensors["mono_image_hwc"] = np.ascontiguousarray(image_hwc)
+        frame.tensors["mono_valid"] = np.array([mono.camera in placed])
+        frame.tensors["mono_intrinsics_33"] = intrinsics.astype(np.float32)
+        frame.tensors["mono_camera_from_ego_44"] = pose.astype(np.float32)
 
     def _refuse(self, frame: AssembledFrame, message: SensorMessage, kind: str, text: str) -> None:
         frame.faults.append(AssemblyFault(kind, message.modality, text))

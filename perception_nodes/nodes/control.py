@@ -30,12 +30,19 @@ from perception_core.control.inbox import EgoMotion, ReferenceLine
 from perception_core.control.judge import JudgedCommand, JudgeOptions, unsafe_reasons
 from perception_core.control.path import FloatArray
 from perception_core.control.safety_envelope import DrivingState, EnvelopeOptions
-from perception_core.control.tasks import detection_tasks, map_tasks, required_tasks
+from perception_core.control.tasks import (
+    detection_tasks,
+    map_tasks,
+    modalities_of,
+    required_tasks,
+    stand_in_tasks,
+)
 from perception_core.platform.path_latency import CONTROL
 from perception_nodes import topics
 from perception_nodes.nodes.control_conversions import (
     command_message,
     detection_output,
+    fused_message,
     judged_command,
     latency_figures,
     learned_proposal,
@@ -48,6 +55,7 @@ from perception_nodes.runtime.moment import at_one_moment
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
 
 NANOSECONDS = 1e-9
+_REMEMBERED_FRAMES = 8
 
 
 class ControlNode(StackNode):
@@ -81,6 +89,11 @@ class ControlNode(StackNode):
         self._declare(
             "required_tasks", tasks or [""], "detection tasks without which the vehicle does not drive"
         )
+        self._declare(
+            "stand_in_tasks",
+            list(stand_in_tasks(spec)) or [""],
+            "detection tasks the vehicle drives on alone while a required one is silent",
+        )
         rate_hz = number("rate_hz", 20.0, "rate of the command [Hz]", 5.0, 200.0)
         law = number(
             "law_deceleration_mps2",
@@ -94,6 +107,7 @@ class ControlNode(StackNode):
             period_s=1.0 / rate_hz,
             required_tasks=tuple(task for task in self.get_parameter("required_tasks").value if task),
             detection_tasks=detection_tasks(spec),
+            stand_in_tasks=tuple(task for task in self.get_parameter("stand_in_tasks").value if task),
             odometry_age_s=default.odometry_age_s if odometry is None else odometry.max_delay_s,
             max_output_latency_s=number(
                 "max_output_latency_s",
@@ -181,12 +195,16 @@ class ControlNode(StackNode):
     def setup(self) -> None:
         """Creates controller and publishers."""
         rig, spec = self.process_context.rig, self.process_context.bundle.spec
-        unknown = set(self._options.required_tasks) - set(detection_tasks(spec))
+        named = {*self._options.required_tasks, *self._options.stand_in_tasks}
+        unknown = named - set(detection_tasks(spec))
         if unknown:
             raise ValueError(
-                f"required_tasks: {', '.join(sorted(unknown))} is no detection task of bundle '{spec.name}',"
+                f"required_tasks, stand_in_tasks: {', '.join(sorted(unknown))} is no detection task of "
+                f"bundle '{spec.name}',"
                 f" which has {', '.join(detection_tasks(spec)) or 'none'}"
             )
+        self._modalities = {task: modalities_of(spec, rig, task) for task in detection_tasks(spec)}
+        self._newest_objects: dict[str, DetectedObjectArray] = {}
         ranges = {name: camera.trusted_range_m for name, camera in rig.cameras.items()}
         if rig.lidar is not None:
             ranges["lidar"] = rig.lidar.trusted_range_m
@@ -220,6 +238,9 @@ class ControlNode(StackNode):
         self._may_engage_itself = bool(self.get_parameter("engage_on_start").value)
         self._command_publisher = self.create_publisher(
             ControlCommand, topics.CONTROL_COMMAND, topics.reliable()
+        )
+        self._fused_publisher = self.create_publisher(
+            DetectedObjectArray, topics.FUSED_OBJECTS, topics.reliable()
         )
         self._health_publisher = self.create_publisher(
             DiagnosticArray, topics.DIAGNOSTICS, topics.reliable(16)
@@ -282,16 +303,34 @@ class ControlNode(StackNode):
         now_ns = monotonic_ns()
         if self._controller is None or not self._in_ego_frame(message.header.frame_id, f"objects of {task}"):
             return
-        output = detection_output(message, task, now_ns, self._score_threshold)
+        output = detection_output(message, task, now_ns, self._score_threshold, self._modalities[task])
         refusal = self._controller.accept_detections(output)
         if refusal:
             self.fault(f"objects of {task}", f"an output is not used: {refusal}", error=False)
             return
+        self._publish_fused(task, message)
+        if task in self._options.stand_in_tasks:
+            self._remember_stamps(message)
         if task in self._options.required_tasks:
-            self._stamps_of = {message.trace_id: (message.header.stamp, list(message.sensors))}
+            self._remember_stamps(message)
             self._newest_queued_ns = now_ns
             if not self._controller.machine.engaged:
                 self._report(message.trace_id, now_ns, StageTiming.OUTCOME_DROPPED, "not engaged")
+
+    def _remember_stamps(self, message: DetectedObjectArray) -> None:
+        """Keeps the stamps of the newest few frames: a command may rest on any of them."""
+        self._stamps_of[message.trace_id] = (message.header.stamp, list(message.sensors))
+        while len(self._stamps_of) > _REMEMBERED_FRAMES:
+            self._stamps_of.pop(next(iter(self._stamps_of)))
+
+    def _publish_fused(self, task: str, message: DetectedObjectArray) -> None:
+        """Publishes the frame's objects as one list, anew with every task's output that adds to it."""
+        if len(self._modalities) < 2:
+            return
+        others = self._newest_objects.items()
+        same_frame = {name: other for name, other in others if other.trace_id == message.trace_id}
+        self._newest_objects = {**same_frame, task: message}
+        self._fused_publisher.publish(fused_message(self._newest_objects, self._options))
 
     def _on_map(self, message: MapSegmentation) -> None:
         if self._controller is None or not self._in_ego_frame(message.header.frame_id, "map"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from mmmt_msgs.msg import (
     ControlCommand,
     ControlProposal,
+    DetectedObject,
     DetectedObjectArray,
     LatencyStatus,
     MapSegmentation,
@@ -16,7 +18,7 @@ from mmmt_msgs.msg import (
 )
 
 from perception_core.control.centre_line import DrivableGrid
-from perception_core.control.controller import Command
+from perception_core.control.controller import Command, ControllerOptions
 from perception_core.control.inbox import (
     DetectionOutput,
     LatencyFigures,
@@ -25,6 +27,7 @@ from perception_core.control.inbox import (
     measured_latency_s,
 )
 from perception_core.control.judge import JudgedCommand
+from perception_core.control.object_fusion import FusionObject, fuse_objects
 from perception_core.control.safety_envelope import DrivingState
 from perception_core.control.sight_distance import Footprint
 from perception_core.platform.path_latency import SensorShare
@@ -46,20 +49,28 @@ def sensor_shares(stamps: list[SensorStamp]) -> tuple[SensorShare, ...]:
 
 
 def detection_output(
-    message: DetectedObjectArray, task: str, received_ns: int, score_threshold: float
+    message: DetectedObjectArray,
+    task: str,
+    received_ns: int,
+    score_threshold: float,
+    modalities: frozenset[str] | None = None,
 ) -> DetectionOutput:
-    """Converts the objects that count; one without a valid score counts."""
+    """Converts the objects that count; one without a valid score counts.
+
+    Args:
+        message: The objects.
+        task: The task.
+        received_ns: Arrival, CLOCK_MONOTONIC of this host.
+        score_threshold: Objects with a lower score do not count.
+        modalities: Sensors the task rests on; others that the frame contains are not the output's. None: all.
+    """
     footprints = []
     for item in message.objects:
         if item.score < score_threshold:
             continue
-        position = item.pose.position
-        footprints.append(
-            Footprint(
-                position.x, position.y, abs(item.size.x), abs(item.size.y), yaw_of(item.pose.orientation)
-            )
-        )
-    sensors = sensor_shares(message.sensors)
+        footprints.append(footprint_of(item))
+    stamps = [s for s in message.sensors if modalities is None or s.modality in modalities]
+    sensors = sensor_shares(stamps)
     return DetectionOutput(
         task=task,
         trace_id=message.trace_id,
@@ -67,6 +78,57 @@ def detection_output(
         latency_s=measured_latency_s(sensors, received_ns),
         sensors=sensors,
         footprints=tuple(footprints),
+    )
+
+
+def fused_message(
+    messages: Mapping[str, DetectedObjectArray], options: ControllerOptions
+) -> DetectedObjectArray:
+    """Makes one list of what several tasks found in one frame (`perception_core.control.object_fusion`).
+
+    Tasks are fused in the order of the options, the required ones first. What a later task sees is only taken
+    for an earlier one's object while a measuring sensor is in the frame.
+
+    Args:
+        messages: By task, all of one frame; at least one.
+        options: Order of tasks, tolerances, measuring sensors.
+    """
+    order = dict.fromkeys((*options.required_tasks, *options.detection_tasks))
+    newest = [messages[task] for task in order if task in messages]
+    originals: list[DetectedObject] = []
+    fused: list[FusionObject] = []
+    for message in newest:
+        found = []
+        for item in message.objects:
+            label = str(len(originals))  # leads back to the message's object; fusion keeps labels
+            originals.append(item)
+            found.append(FusionObject(footprint_of(item), label, float(item.score), (message.task,)))
+        measured = any(s.valid and s.modality in options.measuring_modalities for s in message.sensors)
+        fused = fuse_objects(fused, found, options.fusion) if measured else [*fused, *found]
+    first = newest[0]
+    result = DetectedObjectArray(
+        header=first.header, trace_id=first.trace_id, task="fused", sensors=first.sensors
+    )
+    for entry in fused:
+        original = originals[int(entry.label)]
+        result.objects.append(
+            DetectedObject(
+                label=original.label,
+                score=entry.score,
+                pose=original.pose,
+                size=original.size,
+                has_velocity=original.has_velocity,
+                velocity=original.velocity,
+            )
+        )
+    return result
+
+
+def footprint_of(item: DetectedObject) -> Footprint:
+    """Returns the ground rectangle of an object."""
+    position = item.pose.position
+    return Footprint(
+        position.x, position.y, abs(item.size.x), abs(item.size.y), yaw_of(item.pose.orientation)
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perception_core.bundle import FRAME_TENSORS, SENSOR_FUSION
+from perception_core.bundle import SENSOR_FUSION, SENSOR_TENSORS
 from perception_core.configuration import ConfigurationError
 from perception_nodes.transport.interface import Route
 
@@ -65,7 +65,7 @@ def route_between(context: ProcessContext, producer_process: str, consumer_proce
 def outputs_of(context: ProcessContext, producer: str) -> tuple[str, ...]:
     """Returns every tensor a producer may emit."""
     if producer == SENSOR_FUSION:
-        return tuple(FRAME_TENSORS)
+        return tuple(SENSOR_TENSORS)
     return context.bundle.spec.components[producer].outputs
 
 

@@ -50,7 +50,8 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=list_models())
+# Monocular models and combinations have tests of their own: test_tag_model.py, test_model_combination.py.
+@pytest.fixture(scope="module", params=[name for name in list_models() if name.startswith("fuller")])
 def name(request) -> str:
     return request.param
 

@@ -48,9 +48,12 @@ class FrameInput(StrictModel):
     @classmethod
     def of_bundle(cls, needs: BundleInput, sweeps: int = 1) -> FrameInput:
         """Returns what a bundle or model (`PerceptionModel.bundle_input()`) takes."""
+        image = needs.image
+        if image is None and needs.mono is not None:
+            image = ImageInput(height=needs.mono.height, width=needs.mono.width)
         return cls(
-            image=needs.image,
-            cameras=needs.image is not None,
+            image=image,
+            cameras=image is not None,
             max_points=needs.max_points or None,
             sweeps=sweeps,
         )

@@ -9,12 +9,13 @@ from torch.nn import functional
 
 from perception_core.backends import ComponentRunner, load_component
 from perception_core.boxes import Box3D, decode_boxes
-from perception_core.bundle import FRAME_TENSORS, Bundle, ComponentSpec
+from perception_core.bundle import SENSOR_TENSORS, Bundle, ComponentSpec
 from perception_core.configuration import nearest
 from perception_core.deployment import Device
 from perception_core.host import available_cores
 from perception_core.ops.bev_grid import BevGrid
 from training.datasets.sample import Sample
+from training.evaluation.mono_frame import mono_tensors
 from training.evaluation.nuscenes_submission import MAX_BOXES
 from training.evaluation.result import EvaluationError
 
@@ -68,6 +69,9 @@ class OfflineBundle:
             EvaluationError: The bundle needs a tensor that the sample does not have.
         """
         tensors = dict(sample.frame())
+        mono = self.bundle.spec.input.mono
+        if mono is not None:
+            tensors |= mono_tensors(sample, mono)
         for name, runner in self._runners.items():
             spec = self.bundle.spec.components[name]
             for tensor in spec.inputs:
@@ -77,7 +81,7 @@ class OfflineBundle:
                         f"{sample.provenance.token} of {sample.provenance.dataset} does not have"
                     )
             tensors.update(runner.run({tensor: tensors[tensor] for tensor in spec.inputs}))
-        return {name: value.cpu() for name, value in tensors.items() if name not in FRAME_TENSORS}
+        return {name: value.cpu() for name, value in tensors.items() if name not in SENSOR_TENSORS}
 
     def head(self, task: str) -> ComponentSpec:
         """Returns the head of a task."""
@@ -104,22 +108,22 @@ def _needed(bundle: Bundle, heads: Iterable[str]) -> set[str]:
             continue
         found.add(name)
         for tensor in bundle.spec.components[name].inputs:
-            if tensor not in FRAME_TENSORS:
+            if tensor not in SENSOR_TENSORS:
                 wanted.append(bundle.producer_of(tensor))
     return found
 
 
 def read_boxes(spec: ComponentSpec, labels: Sequence[str], outputs: Tensors) -> list[Box3D]:
-    """Returns the boxes of a head with outputs boxes, scores, labels; all of them, best first.
+    """Returns the boxes of a head with outputs boxes, scores, labels (and tilt); all of them, best first.
 
     The vehicle's score threshold is not applied: precision and recall are measured over all scores.
 
     Raises:
         EvaluationError: The head has other outputs.
     """
-    if len(spec.outputs) != 3:
+    if len(spec.outputs) not in (3, 4):
         raise EvaluationError(f"a box head has outputs boxes, scores, labels, not {list(spec.outputs)}")
-    boxes_q9, scores_q, labels_q = (outputs[name] for name in spec.outputs)
+    boxes_q9, scores_q, labels_q = (outputs[name] for name in spec.outputs[:3])
     return decode_boxes(boxes_q9, scores_q, labels_q, labels, max_boxes=MAX_BOXES)
 
 

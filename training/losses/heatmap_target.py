@@ -48,13 +48,38 @@ def draw_heatmap(
     Returns:
         (K, rows, columns).
     """
-    heatmap_kl = boxes_n9.new_zeros((classes, grid.cells))
     if len(boxes_n9) == 0:
-        return heatmap_kl.view(classes, grid.rows, grid.columns)
+        return boxes_n9.new_zeros((classes, grid.rows, grid.columns))
     radius_n = peak_radius(boxes_n9[:, 3:5] / grid.cell_size, minimum_overlap)
     radius_n = radius_n.clamp_min(minimum_radius_cells).floor()
     cell_n = grid.cell_index(boxes_n9[:, :2])
     row_n, column_n = torch.div(cell_n, grid.columns, rounding_mode="floor"), cell_n % grid.columns
+    return draw_peaks(row_n, column_n, radius_n, labels_n, (classes, grid.rows, grid.columns))
+
+
+def draw_peaks(
+    row_n: torch.Tensor,
+    column_n: torch.Tensor,
+    radius_n: torch.Tensor,
+    labels_n: torch.Tensor,
+    shape: tuple[int, int, int],
+) -> torch.Tensor:
+    """Draws a Gaussian peak of 1 at each cell, cut off at its radius; where peaks meet the larger one holds.
+
+    Args:
+        row_n: int64.
+        column_n: int64.
+        radius_n: Cells; the standard deviation is (2 r + 1) / 6.
+        labels_n: int64, the class whose map a peak belongs to.
+        shape: Classes K, rows, columns.
+
+    Returns:
+        (K, rows, columns).
+    """
+    classes, rows, columns = shape
+    heatmap_kl = radius_n.new_zeros((classes, rows * columns))
+    if len(row_n) == 0:
+        return heatmap_kl.view(shape)
 
     def profile(centre_n: torch.Tensor, count: int) -> torch.Tensor:
         distance = torch.arange(count, device=centre_n.device).unsqueeze(0) - centre_n.unsqueeze(1)
@@ -62,9 +87,9 @@ def draw_heatmap(
         inside = distance.abs() <= radius_n.unsqueeze(1)
         return torch.exp(-(distance**2) / (2 * deviation_n1**2)) * inside
 
-    along_rows, along_columns = profile(row_n, grid.rows), profile(column_n, grid.columns)
+    along_rows, along_columns = profile(row_n, rows), profile(column_n, columns)
     peak_nl = (along_rows.unsqueeze(2) * along_columns.unsqueeze(1)).flatten(1)
     heatmap_kl = heatmap_kl.scatter_reduce(
         0, labels_n.unsqueeze(1).expand_as(peak_nl), peak_nl, reduce="amax", include_self=True
     )
-    return heatmap_kl.view(classes, grid.rows, grid.columns)
+    return heatmap_kl.view(shape)

@@ -26,7 +26,7 @@ def register_recipe(function: Function) -> Function:
 
 def _fill() -> None:
     """Imports the families of recipes, which register themselves; late, because they import this module."""
-    from training.recipes import fuller  # noqa: F401
+    from training.recipes import fuller, tag  # noqa: F401
 
 
 def list_recipes() -> dict[str, str]:

@@ -35,13 +35,16 @@ class ScheduleConfig(StrictModel):
     """Learning rate over the run.
 
     Attributes:
-        kind: `constant`; `cosine`: falls along half a cosine to `final_ratio`.
+        kind: `constant`; `cosine`: falls along half a cosine to `final_ratio`; `polynomial`: as
+            (1 - share of the run) to the `power`, to `final_ratio`.
+        power: Of `polynomial`.
         warmup_steps: Steps of linear growth from `warmup_ratio` to 1; at most a fifth of the run.
         warmup_ratio: Where growth starts.
-        final_ratio: Where the cosine ends.
+        final_ratio: Where the fall ends.
     """
 
-    kind: Literal["constant", "cosine"] = "cosine"
+    kind: Literal["constant", "cosine", "polynomial"] = "cosine"
+    power: float = pydantic.Field(default=0.9, gt=0)
     warmup_steps: int = pydantic.Field(default=0, ge=0)
     warmup_ratio: float = pydantic.Field(default=1 / 3, gt=0, le=1)
     final_ratio: float = pydantic.Field(default=1e-3, ge=0, le=1)

@@ -68,6 +68,8 @@ def learning_rate_ratio(config: ScheduleConfig, total_steps: int) -> Callable[[i
         if config.kind == "constant":
             return 1.0
         share = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        if config.kind == "polynomial":
+            return config.final_ratio + (1 - config.final_ratio) * (1 - share) ** config.power
         return config.final_ratio + (1 - config.final_ratio) * 0.5 * (1 + math.cos(math.pi * share))
 
     return ratio

@@ -1,0 +1,1 @@
+"""Trains monocular networks: TAG and its baselines."""
