@@ -73,7 +73,6 @@ def automtl(
     from training.search.tasks.network import evaluate, parameter_count
 
     policies = ("learned", "random", "shared", "specific")
-    losses = ("l1", "jared")
     if policy not in policies:
         raise ConfigurationError(f"--policy: unknown '{policy}'" + nearest(policy, policies))
     if depth_loss not in ("l1", "jared"):
