@@ -22,18 +22,26 @@ def _reduced(x_bchw: torch.Tensor) -> torch.Tensor:
 
 
 class BiFpnLayer(nn.Module):
-    """One pass from the coarse levels to the fine ones and back, fusing by sums."""
+    """One pass from the coarse levels to the fine ones and back, fusing by sums.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: Of every level.
+        finest_only: Leave out the way back, where nobody reads the coarser levels it makes.
+    """
+
+    def __init__(self, channels: int, finest_only: bool = False) -> None:
         super().__init__()
         self.down = nn.ModuleList(SeparableConv(channels, channels) for _ in range(LEVELS - 1))
-        self.up = nn.ModuleList(SeparableConv(channels, channels) for _ in range(LEVELS - 1))
+        count = 0 if finest_only else LEVELS - 1
+        self.up = nn.ModuleList(SeparableConv(channels, channels) for _ in range(count))
 
     def forward(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps P3..P7, each (B, channels, H / 2^l, W / 2^l), to as many of the same shapes."""
+        """Maps P3..P7, each (B, channels, H / 2^l, W / 2^l), to as many of the same shapes, or to P3."""
         middle = list(levels)
         for index in range(LEVELS - 2, -1, -1):
             middle[index] = self.down[index](levels[index] + _resized(middle[index + 1], levels[index]))
+        if not self.up:
+            return middle[:1]
         output = list(middle)
         for index in range(1, LEVELS):
             fused = middle[index] + _reduced(output[index - 1])
@@ -44,7 +52,7 @@ class BiFpnLayer(nn.Module):
 
 
 class BiFpn(nn.Module):
-    """Several layers over P3..P7; P6 and P7 are made from P5.
+    """Several layers over P3..P7; P6 and P7 are made from P5, and P3 is what the heads read.
 
     Args:
         in_channels: Of P3, P4, P5.
@@ -58,13 +66,13 @@ class BiFpn(nn.Module):
             ConvNormRelu6(count, channels, 1, activation=False) for count in in_channels
         )
         self.sixth = ConvNormRelu6(in_channels[2], channels, 1, activation=False)
-        self.layers = nn.ModuleList(BiFpnLayer(channels) for _ in range(layers))
+        self.layers = nn.ModuleList(BiFpnLayer(channels, index == layers - 1) for index in range(layers))
 
-    def forward(self, p3: torch.Tensor, p4: torch.Tensor, p5: torch.Tensor) -> list[torch.Tensor]:
-        """Returns fused P3..P7 of `channels` channels."""
+    def forward(self, p3: torch.Tensor, p4: torch.Tensor, p5: torch.Tensor) -> torch.Tensor:
+        """Returns fused P3 of `channels` channels."""
         sixth = _reduced(self.sixth(p5))
         levels = [lateral(x) for lateral, x in zip(self.lateral, (p3, p4, p5), strict=True)]
         levels += [sixth, _reduced(sixth)]
         for layer in self.layers:
             levels = layer(levels)
-        return levels
+        return levels[0]

@@ -77,6 +77,6 @@ class EdgeNetwork(nn.Module):
 
     def forward(self, image_bchw: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps normalized images (B, 3, H, W) to predictions (B, channels, H, W) by task."""
-        third = self.fusion(*self.backbone(image_bchw))[0]
+        third = self.fusion(*self.backbone(image_bchw))
         size = (image_bchw.shape[2], image_bchw.shape[3])
         return {task: head(third, size) for task, head in self.heads.items()}
