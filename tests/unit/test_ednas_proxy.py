@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -13,7 +14,7 @@ from perception_core.models.edge.architecture import BlockChoice, EdgeArchitectu
 from perception_core.platform.latency.accelerator import analytic_latency
 from training.search.ednas.network_operators import NetworkForm, latency_ms
 from training.search.ednas.objective import Objective
-from training.search.ednas.proxy import EdgeTrainingConfig, TrainingProxy
+from training.search.ednas.proxy import EdgeTrainingConfig, OpenSources, TrainingProxy
 from training.search.ednas.trial import TrialRequest
 from training.search.tasks.batches import TensorBatches
 from training.search.tasks.task import DenseTarget, dense_task
@@ -37,9 +38,18 @@ def open_sources() -> tuple[TensorBatches, TensorBatches]:
     return TensorBatches(image, targets, 4), TensorBatches(image, targets, 8)
 
 
-def proxy(**changes: float) -> TrainingProxy:
+def open_broken_sources() -> tuple[TensorBatches, TensorBatches]:
+    """The same with depths that are no numbers."""
+    _, judged = open_sources()
+    whole = next(judged.all_batches())
+    depth = whole.targets["depth"]
+    targets = {**whole.targets, "depth": DenseTarget(depth.value * math.nan, depth.valid_bhw)}
+    return TensorBatches(whole.image_bchw, targets, 4), judged
+
+
+def proxy(sources: OpenSources = open_sources, **changes: float) -> TrainingProxy:
     config = EdgeTrainingConfig(steps=6, checks=2, learning_rate=1e-2).model_copy(update=changes)
-    return TrainingProxy(open_sources, TASKS, FORM, analytic_latency("edge-tpu-like"), OBJECTIVE, config)
+    return TrainingProxy(sources, TASKS, FORM, analytic_latency("edge-tpu-like"), OBJECTIVE, config)
 
 
 def test_trial_repeats_and_answers_everything() -> None:
@@ -62,8 +72,8 @@ def test_trial_below_the_median_stops() -> None:
 
 
 def test_training_that_diverges_is_a_failed_trial() -> None:
-    outcome = proxy(learning_rate=1e30)(TrialRequest(0, ARCHITECTURE, seed=5))
-    assert "loss of task" in outcome.failure
+    outcome = proxy(open_broken_sources)(TrialRequest(0, ARCHITECTURE, seed=5))
+    assert "loss of task 'depth' is nan" in outcome.failure
     assert outcome.metrics == {}
 
 

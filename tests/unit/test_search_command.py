@@ -61,7 +61,7 @@ def test_commands_are_listed() -> None:
 def test_architectures_are_shown_beside_the_papers() -> None:
     outcome = call("architectures", "--json")
     assert outcome.exit_code == 0, outcome.output
-    rows = {row["name"]: row for row in json.loads(outcome.output)}
+    rows = {row["name"]: row for row in json.loads(outcome.stdout)}
     assert rows["ednas"]["paper_parameters_m"] == 4.3
     assert rows["ednas"]["parameters"] > 12e6
     assert "edge-base" in call("architectures").output

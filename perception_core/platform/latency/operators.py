@@ -84,6 +84,8 @@ class Operator:
     @property
     def multiply_adds(self) -> int:
         """Number of multiply-adds of convolutions and linear operators; 0 for others."""
+        if self.kind == "convolution" and self.detail == "transposed":
+            return self.input_elements * (self.weight_elements // self.inputs[0][1])
         if self.kind == "convolution":
             return self.output_elements * (self.weight_elements // self.output[1])
         if self.kind == "linear":

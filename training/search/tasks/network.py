@@ -76,6 +76,9 @@ def evaluate(
 
     Returns:
         Results by task.
+
+    Raises:
+        FloatingPointError: A prediction is not finite.
     """
     evaluators = {task.name: task.evaluator() for task in tasks}
     was_training = network.training
@@ -86,6 +89,8 @@ def evaluate(
             batch = batch.to(device)
             predictions = network(batch.image_bchw, **choice)
             for task in tasks:
+                if not bool(torch.isfinite(predictions[task.name]).all()):
+                    raise FloatingPointError(f"a prediction of task '{task.name}' is not finite")
                 task.judge(evaluators[task.name], predictions[task.name], batch.targets[task.name])
     network.train(was_training)
     return {name: evaluator.compute() for name, evaluator in evaluators.items()}
