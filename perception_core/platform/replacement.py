@@ -153,8 +153,8 @@ class MoveLimits:
         first_output_s: From the switch until the new node's first output; after that it is ended and the old
             one takes over.
         drain_s: For the old node to end what it has begun.
-        lead: How far the switch frame's number lies ahead of the newest one known, nanoseconds: longer than it
-            takes to tell both nodes. A lead too short costs another try, never a frame.
+        lead: How far the switch frame's number lies ahead of the newest one known, nanoseconds: longer than
+            it takes to tell both nodes. A lead too short costs another try, never a frame.
         tries: Switch frames tried before the move is given up.
     """
 

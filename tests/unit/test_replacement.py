@@ -97,7 +97,7 @@ class Stack:
             self.old_answer = (state.switch_frame, accepted)
         elif state.step is Step.ASKING and self.old_answer is not None:
             again = self.old.gate.give_up(state.switch_frame)[1]
-            assert again == self.old_answer[1] or (again is False and self.old_answer[1] is False)
+            assert again == self.old_answer[1]
             self.state = answered(state, self.old_answer[1], newest, LIMITS, 0.0)
             self.old_answer = None
         elif state.action in (Action.SETTLE, Action.END_NEW):
