@@ -122,7 +122,7 @@ def _prepare(
             raise ConfigurationError(
                 f"--keep {component}: no such component" + nearest(component, spec.components)
             )
-    measurements = Measurements.read(measured, spec)
+    measurements = Measurements.read(measured, resolved)
     latency, speeds, found = latency_source(resolved, measurements, platform)
     notes += found
     budgets = {} if ignore_budgets else deployment.budgets_ms

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception_core.bundle import BundleSpec
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import ResolvedDeployment
 from perception_core.platform.component_latency import ComponentLatency, FirstKnownLatency, RooflineLatency
@@ -33,7 +32,7 @@ class Measurements:
     runs: tuple[RunObservations, ...] = ()
 
     @classmethod
-    def read(cls, paths: Sequence[Path], spec: BundleSpec) -> Measurements:
+    def read(cls, paths: Sequence[Path], resolved: ResolvedDeployment) -> Measurements:
         """Reads files of either kind.
 
         Raises:
@@ -45,14 +44,14 @@ class Measurements:
                 raise ConfigurationError(f"--measured {path}: no such file or folder")
             if is_run(path):
                 run = read_run(path)
-                check_same_bundle(run, spec)
+                check_same_bundle(run, resolved.bundle.spec)
                 runs.append(run)
             else:
-                tables.append(_read_table(path, spec))
+                tables.append(_read_table(path, resolved))
         return cls(tuple(tables), tuple(runs))
 
 
-def _read_table(path: Path, spec: BundleSpec) -> Any:
+def _read_table(path: Path, resolved: ResolvedDeployment) -> ComponentLatency:
     """Reads a table of `mmmt profile`.
 
     Raises:
@@ -64,14 +63,24 @@ def _read_table(path: Path, spec: BundleSpec) -> Any:
         raise ConfigurationError(
             f"--measured {path}: not a run of the stack, and tables of measurements cannot be read: {error}"
         ) from error
-    table = module.MeasuredTable.load(path)
-    bundle = getattr(table, "bundle", "")
-    if isinstance(bundle, str) and bundle and bundle != spec.name:
-        raise ConfigurationError(
-            f"--measured {path}: was measured with bundle '{bundle}', not with '{spec.name}'; measure "
-            "this bundle (mmmt profile), or give --bundle"
-        )
-    return table
+    return _DeploymentTable(module.MeasuredTable.load(path, resolved.bundle.spec), resolved)
+
+
+class _DeploymentTable:
+    """A table asked for the backends that this deployment gives its devices."""
+
+    def __init__(self, table: Any, resolved: ResolvedDeployment) -> None:
+        self._table = table
+        self._backends = {name: device.backend for name, device in resolved.deployment.devices.items()}
+
+    def latency_ms(self, component: str, device: str) -> float | None:
+        """See ComponentLatency."""
+        if device not in self._backends:
+            return None
+        try:
+            return float(self._table.measurement(component, device, self._backends[device]).median_ms)
+        except ConfigurationError:
+            return None  # not measured there; what that means is the plan's to say
 
 
 def latency_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -143,7 +144,7 @@ def test_schedules_keep_what_they_promise(seed: int, data: st.DataObject) -> Non
         assert slot.ready_us == max(arrivals, default=0)
     for d in range(len(problem.devices)):
         here = sorted((slot for slot in slots if slot.device == d), key=lambda slot: slot.start_us)
-        for earlier, later in zip(here, here[1:], strict=False):
+        for earlier, later in itertools.pairwise(here):
             assert earlier.end_us <= later.start_us  # one at a time
             assert earlier.ready_us <= later.ready_us  # in the order of readiness
     for slot in slots:
