@@ -107,15 +107,15 @@ def _prepare(
     import pydantic
 
     from mmmt_cli.plan_latency import Measurements, latency_source
-    from mmmt_cli.plan_target import load_target
     from perception_core.configuration import ConfigurationError, nearest
+    from perception_core.deployment_for_bundle import load_for_bundle
     from perception_core.platform.component_work import work_of_bundle
     from perception_core.platform.devices import platform_of
     from perception_core.platform.placement.build import HardwareLoss, build_problem
     from perception_core.platform.refit import host_times, path_offsets
     from perception_core.platform.task_graph import task_graph
 
-    resolved, notes = load_target(hw_config, overrides, bundle)
+    resolved, notes = load_for_bundle(hw_config, overrides, bundle)
     deployment, spec = resolved.deployment, resolved.bundle.spec
     for component in keep:
         if component not in spec.components:

@@ -152,3 +152,19 @@ def path_offsets(problem: PlacementProblem, run: RunObservations) -> dict[str, f
         rest = of_task or list(seen.values())
         offsets[path.name] = seen.get(path.name, sum(rest) / len(rest) if rest else 0.0)
     return offsets
+
+
+class CorrectedLatency:
+    """A model of one network, times the factors by which it missed another one that was measured."""
+
+    def __init__(self, model: ComponentLatency, correction: RefittedLatency) -> None:
+        """Takes the model and what measurements of the other network showed."""
+        self._model, self._correction = model, correction
+
+    def latency_ms(self, component: str, device: str) -> float | None:
+        """See ComponentLatency."""
+        modelled = self._model.latency_ms(component, device)
+        if modelled is None:
+            return None
+        of_component = self._correction.component_factor.get(component, 1.0)
+        return modelled * of_component * self._correction.device_factor.get(device, 1.0)

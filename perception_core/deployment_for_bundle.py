@@ -1,4 +1,4 @@
-"""The deployment that a plan is made for, also where it was written for another bundle."""
+"""Loads a deployment for a bundle that it was not written for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from perception_core.platform.stage_report import CONTROL
 from perception_core.resources import find_folder, find_named
 
 
-def load_target(
-    hw_config: str, overrides: Sequence[str], bundle: Path | None
+def load_for_bundle(
+    hw_config: str | Path, overrides: Sequence[str], bundle: Path | None
 ) -> tuple[ResolvedDeployment, tuple[str, ...]]:
-    """Loads a deployment for planning.
+    """Loads a deployment for planning what runs where.
 
     Where the bundle has other components than the deployment places, those are put on the first device for
     now, and budgets for tasks it does not have are left out: the plan is what says where they belong.

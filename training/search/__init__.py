@@ -1,0 +1,1 @@
+"""Search of architectures: what to share between tasks (AutoMTL) and which layers to share (EDNAS)."""
