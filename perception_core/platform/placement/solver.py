@@ -66,8 +66,10 @@ class PlacementSolver(ABC):
         placement, lower_bound_us, optimal = self._search(
             objective, seed, None if start is None else tuple(start)
         )
-        if start is not None and objective.score(start) < objective.score(placement):
-            placement, optimal = tuple(start), False
+        if start is not None and objective.score(start) <= objective.score(placement):
+            # Nothing is moved that gains nothing.
+            optimal = optimal and objective.score(start) == objective.score(placement)
+            placement = tuple(start)
         return PlacementResult(
             solver=self.name,
             placement=placement,
