@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception_core.configuration import ConfigurationError
+from perception_core.configuration import ConfigurationError, nearest
 from perception_core.deployment import ResolvedDeployment
 from perception_core.platform.component_latency import ComponentLatency, FirstKnownLatency, RooflineLatency
 from perception_core.platform.component_work import work_of_bundle
@@ -45,10 +45,21 @@ class Measurements:
             if is_run(path):
                 run = read_run(path)
                 check_same_bundle(run, resolved.bundle.spec)
+                _check_devices(run, resolved)
                 runs.append(run)
             else:
                 tables.append(_read_table(path, resolved))
         return cls(tuple(tables), tuple(runs))
+
+
+def _check_devices(run: RunObservations, resolved: ResolvedDeployment) -> None:
+    devices = resolved.deployment.devices
+    for component, device in run.placement().items():
+        if device not in devices:
+            raise ConfigurationError(
+                f"{run.source}: {component} was measured on device '{device}', which deployment "
+                f"'{resolved.deployment.name}' does not have" + nearest(device, devices)
+            )
 
 
 def _read_table(path: Path, resolved: ResolvedDeployment) -> ComponentLatency:

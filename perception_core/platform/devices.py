@@ -202,9 +202,11 @@ def platform_of(deployment: Deployment, speeds: Platform | None = None) -> Platf
 
 def _counterpart(name: str, kind: str, speeds: Platform) -> PlatformDevice | None:
     same_name = speeds.devices.get(name)
-    if same_name is not None and same_name.kind == kind:
+    # A deployment knows one kind of neural accelerator, a platform tells a DLA from others.
+    kinds = ("npu", "dla") if kind == "npu" else (kind,)
+    if same_name is not None and same_name.kind in kinds:
         return same_name
-    of_kind = [device for device in speeds.devices.values() if device.kind == kind]
+    of_kind = [device for device in speeds.devices.values() if device.kind in kinds]
     return of_kind[0] if len({device.model_dump_json() for device in of_kind}) == 1 else None
 
 

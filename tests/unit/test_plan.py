@@ -389,3 +389,11 @@ def test_measurements_read_runs(deployment: Path, run_folder: Path) -> None:
     found = Measurements.read([run_folder], load_deployment(deployment))
     assert len(found.runs) == 1
     assert found.tables == ()
+
+
+def test_a_run_on_devices_of_another_deployment_is_refused(deployment: Path, run_folder: Path) -> None:
+    wrong = summary()
+    wrong["stages"]["bev_fuser"]["device"] = "gpu0"
+    (run_folder / "summary.json").write_text(json.dumps(wrong), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="measured on device 'gpu0', which deployment 'split'"):
+        run_plan(str(deployment), "--measured", str(run_folder))

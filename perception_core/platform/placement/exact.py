@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -267,9 +268,9 @@ class _CpSatModel:
             return _Answer(None, None, True)
         if status == cp_model.MODEL_INVALID:
             raise RuntimeError(f"CP-SAT refuses the model: {self.model.validate()}")
-        bound = round(solver.best_objective_bound)
-        if bound_us is not None:
-            bound = max(bound, bound_us)
+        told = solver.best_objective_bound
+        bounds = [round(told)] if math.isfinite(told) else []
+        bound = max([*bounds, *([] if bound_us is None else [bound_us])], default=None)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return _Answer(None, bound, False)
         placement = tuple(
