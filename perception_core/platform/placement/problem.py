@@ -122,12 +122,14 @@ class PlacementProblem:
     @cached_property
     def memory_kb(self) -> tuple[int, ...]:
         """What each stage holds, in kilobytes rounded up."""
-        return tuple(math.ceil(megabytes * 1000) for megabytes in self.memory_mb)
+        return tuple(math.ceil(round(megabytes * 1000, 3)) for megabytes in self.memory_mb)
 
     @cached_property
     def memory_limit_kb(self) -> tuple[int | None, ...]:
         """Each device's memory in kilobytes, None: not limited."""
-        return tuple(None if d.memory_mb is None else int(d.memory_mb * 1000) for d in self.devices)
+        return tuple(
+            None if d.memory_mb is None else math.floor(round(d.memory_mb * 1000, 3)) for d in self.devices
+        )
 
     @cached_property
     def choices(self) -> tuple[tuple[int, ...], ...]:

@@ -71,7 +71,7 @@ def random_problem(
                 name=f"{kind.name}{d}",
                 idle_w=round(busy_w * chance.uniform(0.05, 0.2), 1),
                 busy_w=busy_w,
-                memory_mb=round(max(90.0, held * chance.uniform(1.0, 1.5)), 1)
+                memory_mb=round(max(90.0, held * chance.uniform(1.02, 1.5)), 1)
                 if chance.random() < 0.5
                 else None,
             )
