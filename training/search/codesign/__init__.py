@@ -1,0 +1,1 @@
+"""Co-search of network and placement (sections III and IV of the MMMT paper): α and ω together."""
