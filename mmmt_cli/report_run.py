@@ -28,7 +28,7 @@ FIRST_FRAME_LIMIT_S = 45.0
 #: Where nobody asked for a time, a machine that has shown no output by the end of it gets so much longer.
 FIRST_OUTPUT_LIMIT_S = 60.0
 #: After the end of the recording the frames under way have this long to come out.
-DRAIN_S = 3.0
+DRAIN_S = 10.0
 #: A report wants every process' last words; a vehicle would not wait so long.
 STOP_TIMEOUTS = StopTimeouts(interrupt_s=25.0, terminate_s=5.0)
 _POLL_S = 0.1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,8 @@ from perception_core.control.judge import JudgedCommand, JudgeOptions, unsafe_re
 from perception_core.deployment import ResolvedDeployment
 from perception_nodes.report.recorded_run import RecordedRun
 
-#: Of a first command, which has no other before it to measure the period by.
-_DEFAULT_PERIOD_S = 0.05
+#: Of control, where the deployment does not say otherwise.
+_DEFAULT_RATE_HZ = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class UnsafeTicks:
 def judge_commands(run: RecordedRun, resolved: ResolvedDeployment) -> UnsafeTicks:
     """Judges all commands in order."""
     options = judge_options(resolved)
+    period_s = control_period_s(resolved)
     reasons: Counter[str] = Counter()
     times: list[float] = []
     examples: list[str] = []
@@ -51,7 +51,7 @@ def judge_commands(run: RecordedRun, resolved: ResolvedDeployment) -> UnsafeTick
         broken = unsafe_reasons(
             None if previous is None else judged(previous),
             judged(command),
-            dt if previous is not None else _period_s(run),
+            dt if previous is not None else period_s,
             resolved.rig.vehicle,
             options,
         )
@@ -94,13 +94,16 @@ def kind_of(reason: str) -> str:
 
 def _seconds_between(previous: ControlCommand | None, current: ControlCommand) -> float:
     if previous is None:
-        return _DEFAULT_PERIOD_S
+        return 0.0
     before, now = previous.header.stamp, current.header.stamp
     return (now.sec - before.sec) + (now.nanosec - before.nanosec) * 1e-9
 
 
-def _period_s(run: RecordedRun) -> float:
-    """Usual time between two commands."""
-    stamps = [item.message for item in run.commands]
-    gaps = sorted(_seconds_between(a, b) for a, b in itertools.pairwise(stamps))
-    return gaps[len(gaps) // 2] if gaps and gaps[len(gaps) // 2] > 0 else _DEFAULT_PERIOD_S
+def control_period_s(resolved: ResolvedDeployment) -> float:
+    """The period that control runs at, which is the step its first command is computed for.
+
+    Gaps between recorded commands would not do: on a machine that is too slow they are longer.
+    """
+    parameters = resolved.deployment.parameters
+    given = {**parameters.get("all", {}), **parameters.get("control", {})}
+    return 1.0 / float(given.get("rate_hz", _DEFAULT_RATE_HZ))

@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             pin_process(resolved.cores_of(arguments.process))
         if arguments.use_sim_time:
             ros_arguments += [ROS_ARGUMENTS, "-p", "use_sim_time:=true", "--"]
-        return _run(resolved, arguments, nodes, executor, ros_arguments)
+        code = _run(resolved, arguments, nodes, executor, ros_arguments)
+        _ignore_signals()
+        return code
     except ConfigurationError as error:
         print(f"{arguments.process}: {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIGURATION
@@ -153,6 +155,12 @@ def _handle_signals(stop: StopRequest) -> None:
     # rclpy's own handlers would shut the context down at once, and the nodes could not say that they stop.
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+
+
+def _ignore_signals() -> None:
+    """All is done: a signal that comes now would be what the process ends with, instead of its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _create(name: str, context: ProcessContext) -> StackNode:

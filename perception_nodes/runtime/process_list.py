@@ -126,7 +126,7 @@ class ExtraProcess:
 REPLAY = ExtraProcess(
     "replay",
     nodes=("replay",),
-    overrides=("parameters.replay.end_process_after:=3.0",),
+    overrides=("parameters.replay.end_process_after:=2.0",),
     start_when_ready=True,
     ends_run=True,
 )

@@ -72,6 +72,20 @@ def test_shares_add_up_to_the_latency(resolved: ResolvedDeployment) -> None:
         assert output.shares_ms["sensor_fusion"] == pytest.approx(10.0)
 
 
+def test_a_first_command_is_judged_by_the_control_period_not_by_gaps_of_a_slow_machine(
+    resolved: ResolvedDeployment,
+) -> None:
+    too_fast = {"measured_speed": 8.4, "speed_limit": 6.4, "speed": 6.4, "sight_distance": 41.0}
+    commands = [
+        command(1, 0.0, acceleration=-1.0, reaction_time=4.9, **too_fast)
+    ]  # a jerk of 20 m/s3 in 50 ms
+    commands += [
+        command(2 + index, 0.8 * (1 + index), ControlCommand.STATE_FULL_STOP, acceleration=-5.0, speed=0.0)
+        for index in range(5)
+    ]
+    assert judge_commands(run_of([], commands=commands), resolved).ticks == 0
+
+
 def test_stage_figures_and_outcomes(resolved: ResolvedDeployment) -> None:
     timings = [item for trace in range(1, 21) for item in frame_timings(resolved, trace, 80.0)]
     timings[-1].message.outcome = StageTiming.OUTCOME_FAILED
