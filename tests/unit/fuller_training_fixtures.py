@@ -30,6 +30,12 @@ SMALL: tuple[str, ...] = (
 )
 
 
+def small(*overrides: str) -> tuple[str, ...]:
+    """Returns SMALL with some settings changed; no setting may be given twice."""
+    keys = {override.partition("=")[0] for override in overrides}
+    return (*(item for item in SMALL if item.partition("=")[0] not in keys), *overrides)
+
+
 def write_driving_set(folder: Path, keyframes: int = 4) -> Path:
     """Writes a data set in nuScenes' format whose one scene is for training and validation alike."""
     root = NuScenesTree(folder, keyframes=keyframes, sweeps_per_keyframe=1).write()

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from fuller_training_fixtures import SMALL, write_driving_set
+from fuller_training_fixtures import SMALL, small, write_driving_set
 from typer.testing import CliRunner
 
 from mmmt_cli.export import export_app
 from mmmt_cli.train import repeat_seeds, train_app
+from mmmt_cli.train_tables import print_experiment
 from perception_core.backends.torch_backend import build_component
 from perception_core.bundle import Bundle
 from perception_core.configuration import ConfigurationError
@@ -53,7 +54,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def build(data: Path, *overrides: str) -> TrainingSetup:
-    return create_recipe("fuller_micro", [*SMALL, *overrides]).build(data)
+    return create_recipe("fuller_micro", small(*overrides)).build(data)
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +349,10 @@ def test_every_variant_is_a_valid_recipe(name: str) -> None:
         assert (len(tasks) == 1) == variant.is_bound
 
 
-def test_an_experiment_is_resumed_and_compared(data: Path, tmp_path: Path) -> None:
+@pytest.mark.slow  # four trainings and evaluations
+def test_an_experiment_is_resumed_and_compared(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = EXPERIMENTS["calibration"].variants
     chosen = tuple(variant for variant in plain if variant.name in ("map only", "both"))
     experiment = Experiment("trial", "a trial", chosen, missing=("camera",), curves=True)
@@ -373,6 +377,10 @@ def test_an_experiment_is_resumed_and_compared(data: Path, tmp_path: Path) -> No
     again = run_experiment(experiment, data, runs, out, options)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("last.ckpt")} == times
     assert again.runs == report.runs
+    print_experiment(report)
+    printed = capsys.readouterr().out
+    assert "without camera" in printed
+    assert "NDS" in printed
     pictures = plot_experiment(report, runs, tmp_path / "pictures")
     assert {path.name for path in pictures} == {
         *("trial_gamma_task.png", "trial_gamma_modal.png", "trial_calibration.png"),
@@ -439,6 +447,7 @@ def test_variants_of_one_name_are_one_run(data: Path) -> None:
     assert isinstance(EXPERIMENTS["calibration"].variants[0], Variant)
 
 
+@pytest.mark.slow  # test_trainer.py holds the same of a smaller network
 def test_a_checkpoint_is_resumed_in_the_middle_of_training(data: Path, tmp_path: Path) -> None:
     """Two epochs at once, and one epoch then another: the same weights, bit by bit."""
     recipe = create_recipe("fuller_micro", [*SMALL, "training.epochs=2", "data.bev.rotate_deg=20"])
@@ -479,7 +488,7 @@ def test_a_checkpoint_of_another_size_is_refused(data: Path, tmp_path: Path) -> 
         tmp_path,
         options=FitOptions(accelerator="cpu", progress=False, limit=1),
     )
-    wider = create_recipe("fuller_micro", [*SMALL, "training.epochs=2", "network.lidar.bev_channels=12"])
+    wider = create_recipe("fuller_micro", small("training.epochs=2", "network.lidar.bev_channels=12"))
     with pytest.raises(ConfigurationError) as caught:
         train_recipe(
             wider,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_fixtures import PointLearner, PointSet, point_config, weights_of
 
@@ -205,6 +205,7 @@ def test_the_schedule_warms_up_and_falls() -> None:
 # -- order of samples ----------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 60),
     processes=st.integers(1, 4),

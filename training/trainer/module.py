@@ -94,9 +94,17 @@ class MultiTaskModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_epoch_start(self) -> None:
-        """Draws what is random inside the network anew, from seed, epoch and process alone."""
-        torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch, self.global_rank))
+        """Leaves the mode of an evaluation."""
         self.network.train()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draws what is random inside the network anew each epoch, from seed, epoch and process alone.
+
+        Not at the epoch's start: a loader draws from torch's generator too when it is begun, which comes
+        before that where a run is resumed, and after it where it is not.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(epoch_seed(self.config.seed, self.current_epoch, self.global_rank))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch."""
