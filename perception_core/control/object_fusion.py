@@ -28,7 +28,8 @@ class FusionOptions:
     Attributes:
         range_fraction: Error of the secondary model's range, as a share of the range.
         range_m: Error of its range beside that.
-        lateral_m: Error across the line of sight, beyond half of both objects' extents across it.
+        lateral_m: Error across the line of sight, beyond the mean of both objects' half extents across it:
+            less than what lies between the centres of two cars side by side.
     """
 
     range_fraction: float = 0.15
@@ -110,9 +111,8 @@ def _mismatch(measured: Footprint, guess: Footprint, options: FusionOptions) -> 
     along, across = dx * along_x + dy * along_y, abs(dx * along_y - dy * along_x)
     bearing = math.atan2(along_y, along_x)
     range_limit = options.range_fraction * range_m + options.range_m
-    lateral_limit = (
-        options.lateral_m + (_half_extent_across(measured, bearing) + _half_extent_across(guess, bearing)) / 2
-    )
+    extents = _half_extent_across(measured, bearing) + _half_extent_across(guess, bearing)
+    lateral_limit = options.lateral_m + extents / 2
     if abs(along) > range_limit or across > lateral_limit:
         return None
     return math.hypot(

@@ -18,7 +18,7 @@ BEV, MONO = "detection3d", "mono_detection3d"
 CAMERA = ("camera_front",)
 
 
-def controller(stand_in: bool = True) -> Controller:
+def make(stand_in: bool = True) -> Controller:
     options = ControllerOptions(
         required_tasks=(BEV,), detection_tasks=(BEV, MONO), stand_in_tasks=(MONO,) if stand_in else ()
     )
@@ -40,9 +40,16 @@ def surroundings(control: Controller, now_s: float, speed: float) -> None:
     assert control.accept_reference(ReferenceLine(now_s, STRAIGHT)) == ""
 
 
-def drive(control: Controller, seconds: float, start_s: float, *, bev: bool, mono: bool, speed: float = 8.0):
+class Drive:
+    """A controller and the judge that sees all of its commands."""
+
+    def __init__(self, stand_in: bool = True) -> None:
+        self.control, self.inspector = make(stand_in), Inspector()
+
+
+def drive(run: Drive, seconds: float, start_s: float, *, bev: bool, mono: bool, speed: float = 8.0):
     """Ticks at 20 Hz with outputs at 10 Hz; returns the commands and the time after the last."""
-    inspector, commands, now = Inspector(), [], start_s
+    control, commands, now = run.control, [], start_s
     for tick in range(round(seconds * 20)):
         now = start_s + 0.05 * tick
         trace = round(now * 20) + 1
@@ -56,16 +63,16 @@ def drive(control: Controller, seconds: float, start_s: float, *, bev: bool, mon
             control.engage(now)
         command = control.tick(now)
         if control.machine.engaged:
-            inspector.inspect(now, command)
+            run.inspector.inspect(now, command)
         commands.append(command)
     return commands, now + 0.05
 
 
 def test_driving_goes_on_at_the_cameras_range_when_the_bev_model_dies() -> None:
-    control = controller()
-    before, now = drive(control, 2.0, 100.0, bev=True, mono=True)
+    run = Drive()
+    before, now = drive(run, 2.0, 100.0, bev=True, mono=True)
     assert before[-1].state == DrivingState.DRIVING
-    after, _ = drive(control, 3.0, now, bev=False, mono=True)
+    after, _ = drive(run, 3.0, now, bev=False, mono=True)
     assert {command.state for command in after} == {DrivingState.DRIVING}
     last = after[-1]
     # 40 m of the camera instead of 50 m of the LiDAR, from the front bumper.
@@ -77,49 +84,49 @@ def test_driving_goes_on_at_the_cameras_range_when_the_bev_model_dies() -> None:
 
 
 def test_without_a_stand_in_the_vehicle_stops_as_before() -> None:
-    control = controller(stand_in=False)
-    _, now = drive(control, 2.0, 100.0, bev=True, mono=True)
-    after, _ = drive(control, 3.0, now, bev=False, mono=True)
+    run = Drive(stand_in=False)
+    _, now = drive(run, 2.0, 100.0, bev=True, mono=True)
+    after, _ = drive(run, 3.0, now, bev=False, mono=True)
     assert after[-1].state == DrivingState.FULL_STOP
 
 
 def test_both_silent_is_a_full_stop() -> None:
-    control = controller()
-    _, now = drive(control, 2.0, 100.0, bev=True, mono=True)
-    after, _ = drive(control, 3.0, now, bev=False, mono=False)
+    run = Drive()
+    _, now = drive(run, 2.0, 100.0, bev=True, mono=True)
+    after, _ = drive(run, 3.0, now, bev=False, mono=False)
     assert after[-1].state == DrivingState.FULL_STOP
 
 
 def test_the_bev_model_takes_over_again() -> None:
-    control = controller()
-    _, now = drive(control, 2.0, 100.0, bev=True, mono=True)
-    _, now = drive(control, 2.0, now, bev=False, mono=True)
-    again, _ = drive(control, 2.0, now, bev=True, mono=True)
+    run = Drive()
+    _, now = drive(run, 2.0, 100.0, bev=True, mono=True)
+    _, now = drive(run, 2.0, now, bev=False, mono=True)
+    again, _ = drive(run, 2.0, now, bev=True, mono=True)
     assert again[-1].basis is not None
     assert again[-1].basis.task == BEV
     assert "alone" not in again[-1].reason
 
 
 def test_a_stand_in_does_not_set_a_vehicle_going() -> None:
-    control = controller()
-    _, now = drive(control, 1.0, 100.0, bev=False, mono=True, speed=0.0)
-    assert not control.machine.engaged
-    assert "perception" in control.engage(now)
+    run = Drive()
+    _, now = drive(run, 1.0, 100.0, bev=False, mono=True, speed=0.0)
+    assert not run.control.machine.engaged
+    assert "perception" in run.control.engage(now)
 
 
 def test_a_camera_that_does_not_look_ahead_cannot_stand_in() -> None:
-    control = controller()
-    _, now = drive(control, 2.0, 100.0, bev=True, mono=True)
+    run = Drive()
+    _, now = drive(run, 2.0, 100.0, bev=True, mono=True)
     for tick in range(40):
         at = now + 0.05 * tick
-        control.accept_detections(output(MONO, at, 10_000 + tick, ("camera_back",)))
-        surroundings(control, at, 8.0)
-        command = control.tick(at)
+        run.control.accept_detections(output(MONO, at, 10_000 + tick, ("camera_back",)))
+        surroundings(run.control, at, 8.0)
+        command = run.control.tick(at)
     assert command.state == DrivingState.FULL_STOP
 
 
 def sight(bev_objects, mono_objects, bev_alive=("lidar",), mono_alive=CAMERA) -> float:
-    control = controller()
+    control = make()
     now = 100.0
     control.accept_detections(output(BEV, now, 1, bev_alive, bev_objects))
     control.accept_detections(output(MONO, now, 1, mono_alive, mono_objects))

@@ -44,6 +44,7 @@ def test_each_model_says_what_it_says_alone() -> None:
     assert (needs.image.height, needs.mono.height) == (32, 64)
 
 
+@pytest.mark.slow
 def test_the_configuration_builds_the_same_models_again() -> None:
     both = create_seeded_model("combined", 0, models=MODELS)
     again = create_seeded_model("combined", 0, **both.configuration())
@@ -53,6 +54,7 @@ def test_the_configuration_builds_the_same_models_again() -> None:
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_bundles_become_one_with_their_weights(tmp_path: Path) -> None:
     parts = {}
     for seed, (name, reference) in enumerate(MODELS.items(), start=5):

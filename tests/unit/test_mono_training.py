@@ -48,7 +48,7 @@ def make(root: Path, name: str = "tag_micro"):
     return MonoLearner(network, FAST, name, data.truth), data
 
 
-@pytest.mark.parametrize("name", ["tag_micro", "mono_ddrnet39"])
+@pytest.mark.parametrize("name", ["tag_micro", pytest.param("mono_ddrnet39", marks=pytest.mark.slow)])
 def test_a_few_steps_lessen_every_loss(root: Path, name: str) -> None:
     learner, data = make(root, name)
     batch = collate([data.training[0], data.training[1]])
@@ -97,6 +97,7 @@ def test_labels_of_other_classes_are_refused(root: Path) -> None:
         learner.losses(batch)
 
 
+@pytest.mark.slow
 def test_evaluation_judges_every_task(root: Path) -> None:
     learner, data = make(root)
     network = learner.network.eval()
@@ -185,6 +186,7 @@ def test_a_recipe_builds_what_it_trains(root: Path) -> None:
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+@pytest.mark.slow
 def test_any_monocular_network_has_a_recipe(root: Path) -> None:
     recipe = mono_recipe("x", "mono_dla34", FAST, TrainingConfig(epochs=1), **SMALL["mono_dla34"])
     assert recipe.network.backbone.kind == "dla34"

@@ -38,7 +38,7 @@ def encoded(rows, pose, codec=None, labels=None):
     return code, kept, box_t, tilt_t, k_t, pose_t
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(boxes, min_size=1, max_size=4), turns, st.sampled_from([None, 0.5, 1.3]))
 def test_encoding_and_decoding_give_the_box_again(rows, turn, reference_focal) -> None:
     codec = make_codec(reference_focal)

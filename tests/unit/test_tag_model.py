@@ -30,7 +30,11 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=sorted(SMALL))
+# TAG itself in every run, its baselines where there is time.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=() if n == "tag_micro" else pytest.mark.slow) for n in sorted(SMALL)],
+)
 def name(request) -> str:
     return request.param
 
@@ -186,13 +190,19 @@ def test_tag_has_the_papers_size(name: str, multiply_adds: float, weights: float
 
 @pytest.mark.parametrize(
     ("name", "multiply_adds"),
-    [("mono_ddrnet23_slim", 75), ("mono_ddrnet23", 216), ("mono_pidnet_s", 84), ("mono_pidnet_l", 339)],
+    [
+        ("mono_ddrnet23_slim", 75),
+        pytest.param("mono_ddrnet23", 216, marks=pytest.mark.slow),
+        ("mono_pidnet_s", 84),
+        pytest.param("mono_pidnet_l", 339, marks=pytest.mark.slow),
+    ],
 )
 def test_baselines_cost_what_the_paper_says(name: str, multiply_adds: float) -> None:
     """Within 5 % of Tab. II, where the paper's figures agree with the baselines' own papers."""
     assert count(name)[0] == pytest.approx(multiply_adds, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_generator_costs_next_to_nothing() -> None:
     with_tag, without = count("tag_full"), count("tag_full_no_tag")
     assert 0 < with_tag[0] - without[0] < 1.0
@@ -327,6 +337,7 @@ def test_wrong_arguments_are_named(name: str, arguments, message: str) -> None:
         create_model(name, **arguments)
 
 
+@pytest.mark.slow
 def test_the_profile_of_meta_is_that_of_the_real_thing() -> None:
     model = small_tag()
     on_meta = profile_model(model)

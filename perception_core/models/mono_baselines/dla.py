@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from perception_core.models.blocks import ConvNormAct
 from perception_core.models.mono_baselines.configuration import DlaConfig
+from perception_core.models.mono_baselines.parts import start_at_zero
 from perception_core.models.tag.backbone import BackboneOutput
 
 
@@ -20,6 +21,7 @@ class _Block(nn.Module):
         super().__init__()
         self.first = ConvNormAct(in_channels, out_channels, stride=stride)
         self.second = ConvNormAct(out_channels, out_channels, activation=False)
+        start_at_zero(self.second)
 
     def forward(self, x_bchw: torch.Tensor, shortcut_bchw: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.second(self.first(x_bchw)) + shortcut_bchw)

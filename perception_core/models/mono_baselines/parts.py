@@ -9,8 +9,17 @@ from torch.nn import functional
 from perception_core.models.blocks import ConvNormAct
 
 
+def start_at_zero(layer: ConvNormAct) -> None:
+    """Sets a layer's output to 0 before training, by the factors of its normalization."""
+    assert isinstance(layer.normalization, nn.BatchNorm2d)
+    nn.init.zeros_(layer.normalization.weight)
+
+
 class OpenResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut; ends with a ReLU or, for what is added to first, without.
+
+    Starts as its shortcut alone (the last normalization's factors are 0), so that features do not grow from
+    block to block.
 
     Args:
         in_channels, out_channels: Channels.
@@ -22,6 +31,7 @@ class OpenResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvNormAct(in_channels, out_channels, stride=stride)
         self.second = ConvNormAct(out_channels, out_channels, activation=False)
+        start_at_zero(self.second)
         self.shortcut: nn.Module = (
             nn.Identity()
             if in_channels == out_channels and stride == 1
@@ -37,6 +47,8 @@ class OpenResidualBlock(nn.Module):
 
 class OpenBottleneck(nn.Module):
     """1x1, 3x3 (with the stride and the dilation) and 1x1 convolution with a shortcut.
+
+    Starts as its shortcut alone, as `OpenResidualBlock`.
 
     Args:
         in_channels: Channels in.
@@ -61,6 +73,7 @@ class OpenBottleneck(nn.Module):
         self.reduce = ConvNormAct(in_channels, hidden_channels, kernel_size=1)
         self.spatial = ConvNormAct(hidden_channels, hidden_channels, stride=stride, dilation=dilation)
         self.expand = ConvNormAct(hidden_channels, out_channels, kernel_size=1, activation=False)
+        start_at_zero(self.expand)
         self.shortcut: nn.Module = (
             nn.Identity()
             if in_channels == out_channels and stride == 1
