@@ -19,7 +19,7 @@ from training.search.automtl.compact import compact, reset_parameters
 from training.search.automtl.configuration import SearchConfig
 from training.search.automtl.policy import Option, Policy, policy_regularizer, soft_policy
 from training.search.automtl.supermodel import Supermodel
-from training.search.stages import RandomState, Stage, StageProgress, StageRecord
+from training.search.stages import RandomState, Stage, StageProgress, StageRecord, Stateful
 from training.search.tasks.batches import BatchSource
 from training.search.tasks.heads import aspp_heads, feature_channels
 from training.search.tasks.network import MultiTaskNetwork, task_losses, total_loss
@@ -93,7 +93,12 @@ def search(
     weight_optimizer = torch.optim.Adam(weights, config.learning_rate, weight_decay=config.weight_decay)
     policy_optimizer = torch.optim.Adam([supermodel.policy_logits_tl3], config.policy_learning_rate)
     noise = RandomState(config.seed)
-    states = {"network": network, "weights": weight_optimizer, "policy": policy_optimizer, "noise": noise}
+    states: dict[str, Stateful] = {
+        "network": network,
+        "weights": weight_optimizer,
+        "policy": policy_optimizer,
+        "noise": noise,
+    }
     fingerprint = _fingerprint(config, names, supermodel.operators)
 
     def losses_of(source: BatchSource, step: int, **choice: Any) -> torch.Tensor:
@@ -176,7 +181,7 @@ def build(
 
 
 def posttrain(
-    network: MultiTaskNetwork,
+    network: nn.Module,
     tasks: Sequence[DenseTask],
     batches: BatchSource,
     config: SearchConfig | None = None,
@@ -187,7 +192,7 @@ def posttrain(
     """Trains a network whose policy is fixed; baselines too, so that all are trained alike.
 
     Args:
-        network: Of `build`, or any with the tasks' heads; trained in place.
+        network: Of `build`, or any that maps images to predictions by task; trained in place.
         tasks: The tasks.
         batches: What it is trained on.
         config: Settings; None: the defaults. The learning rate falls along a cosine to 0.
@@ -218,7 +223,7 @@ def posttrain(
 
     layers = tuple(f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items())
     fingerprint = _fingerprint(config, tuple(task.name for task in tasks), layers)
-    states = {"network": network, "optimizer": optimizer}
+    states: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     stage = Stage(name, config.posttrain_steps, states, fingerprint, folder, config.checkpoint_every)
     record = stage.run(step, config.seed, progress)
     network.eval()

@@ -53,6 +53,10 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.failed_in = ""
 
+    def _filter_traceback_frames(self, user_stack_summary: traceback.StackSummary) -> traceback.StackSummary:
+        # torch's own filter imports sympy, half a minute on a slow machine; `_own_lines` filters here.
+        return user_stack_summary
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if super().is_leaf_module(m, module_qualified_name):
             return True
@@ -111,7 +115,7 @@ def trace(backbone: nn.Module, fold_normalization: bool = True) -> TracedBackbon
         )
     if fold_normalization:
         _fold_normalization(traced)
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     graph.lint()
     alive = {node.target for node in graph.nodes if node.op == "call_module"}
     traced.operators = {name: parts for name, parts in traced.operators.items() if name in alive}
