@@ -65,7 +65,7 @@ class SmallWork:
     def cost(self, architecture: Architecture) -> NetworkCost:
         names = SPACE.names_of(architecture)
         work = {"lidar_net": ComponentWork(WIDTHS[names["lidar_width"]], 4_000_000, 0, 1_000_000)}
-        stages = {"lidar_net": GraphStage("lidar_net")}
+        stages = {"lidar_net": GraphStage("lidar_net", memory_mb=work["lidar_net"].memory_mb)}
         if names["modalities"] == "both":
             work["camera_net"] = ComponentWork(WIDTHS[names["camera_width"]], 8_000_000, 0, 1_000_000)
             stages["camera_net"] = GraphStage("camera_net")
