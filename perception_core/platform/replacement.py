@@ -4,7 +4,7 @@ and clocks.
 Two nodes of one component exist for a while, the *old* and the *new* one, and both hear every frame. Each has
 a `FrameGate` that says what to do with a frame. Ownership passes at a switch frame that the new node is
 offered first and that the old node then gives up, or refuses because it has seen the frame already. The old
-node's answer alone decides, so that however late or often messages come, every frame is worked on exactly
+node's answer decides, so that however late or often messages come, every frame is worked on exactly
 once. `MoveState` is the coordinator's side. See docs/replacement.md.
 """
 
@@ -61,9 +61,15 @@ class FrameGate:
         """A frame has arrived."""
         return replace(self, newest=max(self.newest, frame))
 
-    def offer(self, switch_frame: int) -> FrameGate:
-        """The frames from `switch_frame` on may become its own."""
-        return replace(self, offered_from=switch_frame)
+    def offer(self, switch_frame: int) -> tuple[FrameGate, bool]:
+        """The frames from `switch_frame` on may become its own.
+
+        Returns:
+            The gate, and whether it can hold them all: not if it has let one of them go already.
+        """
+        if self.newest >= switch_frame:
+            return self, self.offered_from == switch_frame
+        return replace(self, offered_from=switch_frame), True
 
     def settle(self, switch_frame: int, accepted: bool) -> FrameGate:
         """The other node has answered; ask about held frames again. A second telling changes nothing."""
@@ -230,9 +236,13 @@ def warmed(state: MoveState, newest_frame: int, limits: MoveLimits, now_s: float
     return _offer(state, newest_frame, limits, now_s)
 
 
-def offered(state: MoveState, now_s: float) -> MoveState:
-    """The new node holds the frames from the switch frame on."""
+def offered(
+    state: MoveState, accepted: bool, newest_frame: int, limits: MoveLimits, now_s: float
+) -> MoveState:
+    """The new node holds the frames from the switch frame on, or has let one go and a later one is tried."""
     _expect(state, Step.OFFERING)
+    if not accepted:
+        return _try_again(state, newest_frame, limits, now_s)
     return replace(state, step=Step.ASKING, since_s=now_s, action=Action.ASK)
 
 
@@ -243,9 +253,7 @@ def answered(
     _expect(state, Step.ASKING)
     if accepted:
         return replace(state, step=Step.SWITCHED, since_s=now_s, action=Action.SETTLE, accepted=True)
-    if state.tries >= limits.tries:
-        return _abort(state, f"{state.tries} switch frames were over before the nodes had been told", now_s)
-    return _offer(state, newest_frame, limits, now_s)
+    return _try_again(state, newest_frame, limits, now_s)
 
 
 def old_ended(state: MoveState, now_s: float) -> MoveState:
@@ -315,6 +323,12 @@ def _offer(state: MoveState, newest_frame: int, limits: MoveLimits, now_s: float
         action=Action.OFFER,
         accepted=False,
     )
+
+
+def _try_again(state: MoveState, newest_frame: int, limits: MoveLimits, now_s: float) -> MoveState:
+    if state.tries >= limits.tries:
+        return _abort(state, f"{state.tries} switch frames were over before the nodes had been told", now_s)
+    return _offer(state, newest_frame, limits, now_s)
 
 
 def _abort(state: MoveState, reason: str, now_s: float) -> MoveState:

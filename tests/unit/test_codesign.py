@@ -65,7 +65,7 @@ class SmallWork:
     def cost(self, architecture: Architecture) -> NetworkCost:
         names = SPACE.names_of(architecture)
         work = {"lidar_net": ComponentWork(WIDTHS[names["lidar_width"]], 4_000_000, 0, 1_000_000)}
-        stages = {"lidar_net": GraphStage("lidar_net")}
+        stages = {"lidar_net": GraphStage("lidar_net", memory_mb=work["lidar_net"].memory_mb)}
         if names["modalities"] == "both":
             work["camera_net"] = ComponentWork(WIDTHS[names["camera_width"]], 8_000_000, 0, 1_000_000)
             stages["camera_net"] = GraphStage("camera_net")
@@ -322,3 +322,35 @@ def test_the_page_shows_front_and_schedules(tmp_path: Path) -> None:
     assert text.count("<svg") == 2
     assert "camera_width" in text
     assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "")
+
+
+@pytest.mark.slow
+def test_the_command_leaves_a_bundle_and_a_deployment_that_load(tmp_path: Path) -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    from mmmt_cli.search_codesign import codesign
+    from perception_core.deployment import load_deployment
+
+    space = fuller_space("fuller_micro")
+    quality = tmp_path / "quality.jsonl"
+    table = QualityTable(space, quality)
+    for k in range(4):  # figures of no training: only what becomes of them is looked at
+        architecture = space.from_names(
+            {"camera_width": ("medium", "narrow")[k % 2], "lidar_width": "narrow"}
+        )
+        table.add((*architecture[:-1], k // 2), QualityRecord({"steering": 1.0 + k}, {"detection3d": 2.0}))
+    out = tmp_path / "out"
+    app = typer.Typer()
+    app.command()(codesign)
+    arguments = ["--hw", "cpu-2core", "--quality", str(quality), "--out", str(out), "--model", "fuller_micro"]
+    arguments += ["--population", "2", "--generations", "0", "--budget", "*->control=2000"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    study = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    assert {"best network, then placement", "hand-made"} == set(study["baselines"])
+    deployment = load_deployment(out / "deployment.yaml")
+    assert deployment.bundle.path == (out / "bundle").resolve()
+    components = deployment.bundle.spec.components
+    assert deployment.deployment.placement == {name: study["best"]["placement"][name] for name in components}
+    assert "<svg" in (out / "index.html").read_text(encoding="utf-8")

@@ -62,6 +62,7 @@ def test_gradients_lead_to_the_faster_device() -> None:
     assert float(logits.grad[2, 0]) < 0.0 < float(logits.grad[2, 1])  # the fuser: 8 ms or 20 ms
 
 
+@pytest.mark.slow
 def test_differentiable_solver_comes_close_to_exact() -> None:
     solver = DifferentiableSolver(DifferentiableSettings(steps=40, samples=4))
     for seed in (1, 2, 3):
@@ -74,6 +75,7 @@ def test_differentiable_solver_comes_close_to_exact() -> None:
         assert solver.solve(problem, seed=seed).placement == found.placement
 
 
+@pytest.mark.slow
 def test_bilevel_search_comes_close_to_the_best_of_its_graph() -> None:
     target = HardwareTarget({"as it is": PLATFORM})
     quality = FittedQuality(full_table())

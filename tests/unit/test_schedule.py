@@ -67,8 +67,8 @@ def test_average_power_counts_work_by_the_period() -> None:
 
 def test_off_the_critical_path_a_weak_device_costs_no_time() -> None:
     problem = stack_problem(gamma2=1.0, power="average", period_us=100_000)
-    heavy = schedule(problem, (0, 0, 0, 0, 0))
-    light = schedule(problem, (0, 0, 0, 0, 1))
+    heavy = schedule(problem, (1, 0, 0, 0, 0))
+    light = schedule(problem, (1, 0, 0, 0, 1))
     assert light.longest_path_ms <= heavy.longest_path_ms
     assert light.energy_j < heavy.energy_j
 
@@ -127,7 +127,7 @@ def _placement(problem: PlacementProblem, data: st.DataObject) -> tuple[int, ...
     return tuple(data.draw(st.sampled_from(devices)) for devices in problem.choices)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.data())
 def test_schedules_keep_what_they_promise(seed: int, data: st.DataObject) -> None:
     problem = random_problem(seed)
@@ -159,7 +159,7 @@ def test_schedules_keep_what_they_promise(seed: int, data: st.DataObject) -> Non
     assert score.loss_us / 1000 == pytest.approx(found.loss_hw, abs=0.1)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.data())
 def test_both_schedulers_agree_where_both_apply(seed: int, data: st.DataObject) -> None:
     problem = random_problem(seed)

@@ -125,6 +125,8 @@ def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
 def fuller_space(model: str = "fuller_tiny") -> ArchitectureSpace:
     """Returns what is chosen of a FULLER network: widths, resolutions, modality nets and what tasks share.
 
+    Widths and sizes are those around `fuller_tiny`; `default` and `medium` are the model's own.
+
     `sharing` is hard sharing of the BEV encoder (Fig. 2 a of the MMMT paper) or an encoder for each task: the
     point from which on tasks part. FULLER fuses modalities in the bird's eye view; a decision-level (late)
     fusion is not among its configurations.
@@ -151,7 +153,7 @@ def fuller_space(model: str = "fuller_tiny") -> ArchitectureSpace:
         Choice(
             "camera_resolution",
             {
-                "128x352": {},
+                "default": {},
                 "96x256": {"camera.image_height": 96, "camera.image_width": 256},
                 "160x448": {"camera.image_height": 160, "camera.image_width": 448},
             },
@@ -166,7 +168,7 @@ def fuller_space(model: str = "fuller_tiny") -> ArchitectureSpace:
             },
             ("lidar_net",),
         ),
-        Choice("pillars_per_cell", {"2": {}, "1": {"lidar.pillars_per_cell": 1}}, ("lidar_net",)),
+        Choice("pillars_per_cell", {"default": {}, "one": {"lidar.pillars_per_cell": 1}}, ("lidar_net",)),
         Choice(
             "modalities",
             {"both": {}, "lidar": {"modalities": ("lidar",)}, "camera": {"modalities": ("camera",)}},
@@ -184,8 +186,8 @@ def fuller_space(model: str = "fuller_tiny") -> ArchitectureSpace:
         Choice(
             "bev_cell",
             {
-                "0.8": {},
-                "1.6": {
+                "default": {},
+                "1.6 m": {
                     "grid": {"x_min": -51.2, "x_max": 51.2, "y_min": -51.2, "y_max": 51.2, "cell_size": 1.6}
                 },
             },
