@@ -244,8 +244,8 @@ def _await_end(
             whole = "was played to its end" if status.whole else "broke off before its end"
             return f"The recording {whole}."
         if options.duration_s is not None and elapsed >= options.duration_s:
-            hopeful = options.wait_for_output and status.path is None and begun is not None
-            if hopeful and now - begun < options.duration_s / (options.rate or 1.0) + FIRST_OUTPUT_LIMIT_S:
+            hopeful = options.wait_for_output and status.path is None
+            if hopeful and elapsed / (options.rate or 1.0) < options.duration_s + FIRST_OUTPUT_LIMIT_S:
                 continue
             return f"The time asked for, {options.duration_s:g} s, was over."
         if options.duration_s is not None and begun is None and now - ready > FIRST_FRAME_LIMIT_S:

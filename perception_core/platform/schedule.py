@@ -160,8 +160,8 @@ class _Simulation:
                 state.at_work.remove(work)
                 self._end(work, d, now_us)
         self._arrive(now_us)
-        while (d := self._first_in_line()) is not None:
-            self._start(d, now_us)
+        while (first := self._first_in_line()) is not None:
+            self._start(first, now_us)
             self._arrive(now_us)
 
     def _arrive(self, now_us: int) -> None:

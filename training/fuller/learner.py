@@ -103,7 +103,8 @@ class FullerLearner:
             output = self._head_output(task, fused, batch)
             if task == "detection3d":
                 decode: Any = head.decode
-                evaluator.add_boxes(*decode(output), batch)
+                boxes_bq9, scores_bq, labels_bq = decode(output)
+                evaluator.add_boxes(boxes_bq9, scores_bq, labels_bq, batch)
             elif task == "control":
                 evaluator.add_control(output, batch)
             else:

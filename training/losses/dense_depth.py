@@ -59,7 +59,7 @@ class DenseDepthLoss:
             absolute = functional.smooth_l1_loss(found_n, true_n, beta=config.beta_m)
         else:
             absolute = functional.l1_loss(found_n, true_n)
-        terms = {config.kind: config.weight * absolute}
+        terms: dict[str, torch.Tensor] = {config.kind: config.weight * absolute}
         if config.relative_weight > 0:
             relative = ((found_n - true_n) / true_n).abs().mean()
             terms["relative"] = config.weight * config.relative_weight * relative

@@ -154,7 +154,7 @@ class MultiTaskModule(lightning.LightningModule):
             "learner": self.learner.describe(),
             "seed": self.config.seed,
             # `current_epoch` only moves on after the hooks in which checkpoints are written.
-            "epochs_done": self.trainer.fit_loop.epoch_progress.current.processed,
+            "epochs_done": self.trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
             "samples_a_step": self.plan.samples_a_step,
             "weighing": self.weighing.state_dict(),
             "results": dict(self.results),

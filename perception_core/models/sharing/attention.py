@@ -69,7 +69,7 @@ class Mtan(SharingNetwork):
         for stage, blocks in enumerate(self.stages):
             first = blocks[0](x)  # type: ignore[index]
             x = first
-            for block in list(blocks)[1:]:  # type: ignore[arg-type]
+            for block in list(blocks)[1:]:  # type: ignore[call-overload]
                 x = block(x)
             for task in self.tasks:
                 layers = self.attentions[task]

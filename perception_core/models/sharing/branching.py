@@ -53,10 +53,10 @@ class LearnToBranch(SharingNetwork):
 
     def _drawn(self, image_bchw: torch.Tensor) -> dict[str, torch.Tensor]:
         stem = self.stem(image_bchw)
-        maps = [node(stem) for node in self.nodes[0]]  # type: ignore[union-attr]
+        maps = [node(stem) for node in self.nodes[0]]  # type: ignore[attr-defined]
         for stage in range(1, self.plan.stages):
             inputs = self._chosen(self.choice_logits[stage - 1], maps)
-            maps = [node(x) for node, x in zip(self.nodes[stage], inputs, strict=True)]  # type: ignore[arg-type]
+            maps = [node(x) for node, x in zip(self.nodes[stage], inputs, strict=True)]  # type: ignore[call-overload]
         return dict(zip(self.tasks, self._chosen(self.choice_logits[-1], maps), strict=True))
 
     def _chosen(self, logits: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ class _Columns(SharingNetwork):
         outputs = []
         for stage in range(self.plan.stages):
             maps = [
-                column.stages[stage](x)  # type: ignore[index]
+                column.stages[stage](x)  # type: ignore[index,operator]
                 for column, x in zip(self.columns, maps, strict=True)
             ]
             maps = self.mix(maps, stage)
@@ -139,7 +140,7 @@ class Sluice(_Columns):
         for index, task in enumerate(self.tasks):
             last = outputs[-1][index]
             feature = self.betas[index, -1] * last
-            for stage, skip in enumerate(self.skips[index]):  # type: ignore[arg-type]
+            for stage, skip in enumerate(self.skips[index]):  # type: ignore[arg-type,var-annotated]
                 resized = functional.interpolate(
                     outputs[stage][index], size=last.shape[-2:], mode="bilinear", align_corners=False
                 )
@@ -181,7 +182,7 @@ class NddrCnn(_Columns):
         )
         rest = (1 - own_weight) / max(count - 1, 1)
         for channels, layers in zip(plan.channels, self.reductions, strict=True):
-            for target, layer in enumerate(layers):  # type: ignore[arg-type]
+            for target, layer in enumerate(layers):  # type: ignore[arg-type,var-annotated]
                 shares = [
                     (own_weight if count > 1 else 1.0) if source == target else rest
                     for source in range(count)
@@ -194,7 +195,5 @@ class NddrCnn(_Columns):
 
     def mix(self, maps: list[torch.Tensor], stage: int) -> list[torch.Tensor]:
         """Concatenates and reduces."""
-        return [
-            layer(torch.cat(self.taken(maps, target), dim=1))
-            for target, layer in enumerate(self.reductions[stage])  # type: ignore[arg-type]
-        ]
+        layers: Any = self.reductions[stage]
+        return [layer(torch.cat(self.taken(maps, target), dim=1)) for target, layer in enumerate(layers)]

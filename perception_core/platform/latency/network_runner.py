@@ -31,7 +31,7 @@ def network_call(
     network = network.eval()
     image = torch.rand(shape)
     if backend == "torch":
-        fused = fuse(network).to(memory_format=torch.channels_last)
+        fused = fuse(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         image = image.contiguous(memory_format=torch.channels_last)
 
         def run() -> object:

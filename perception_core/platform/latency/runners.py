@@ -103,7 +103,7 @@ def _torch_call(operator: Operator) -> Callable[..., object]:
         return lambda x: functional.linear(x, weight)
     if operator.kind == "pooling":
         if operator.detail.startswith("adaptive"):
-            return lambda x: functional.adaptive_avg_pool2d(x, size or (1, 1))
+            return lambda x: functional.adaptive_avg_pool2d(x, list(size) or [1, 1])  # type: ignore[arg-type]
         pool: Any = functional.max_pool2d if operator.detail == "max" else functional.avg_pool2d
         return lambda x: pool(
             x, operator.kernel, operator.stride, operator.padding, ceil_mode=_rounds_up(operator)

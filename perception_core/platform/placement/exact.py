@@ -238,7 +238,7 @@ class _CpSatModel:
             model.add(latency >= self.end[path.output] + path.offset_us)
             if path.budget_us is not None:
                 model.add(self.end[path.output] + path.offset_us <= path.budget_us)
-        cost = latency
+        cost: Any = latency
         for d, active_cost in enumerate(problem.active_cost_us):
             users = [on[d] for on in self.on if d in on]
             if active_cost and users:

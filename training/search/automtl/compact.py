@@ -110,6 +110,6 @@ def reset_parameters(module: nn.Module, seed: int) -> None:
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
             elif hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+                part.reset_parameters()  # type: ignore[operator]
     finally:
         torch.set_rng_state(state)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from random import Random
 from typing import Any
 
 from perception_core.configuration import ConfigurationError, nearest
@@ -104,11 +104,11 @@ class ArchitectureSpace:
             if not choice.components or component in choice.components
         )
 
-    def random(self, chance: random.Random) -> Architecture:
+    def random(self, chance: Random) -> Architecture:
         """Draws a network."""
         return tuple(chance.randrange(len(choice.options)) for choice in self.choices)
 
-    def mutate(self, architecture: Architecture, chance: random.Random) -> Architecture:
+    def mutate(self, architecture: Architecture, chance: Random) -> Architecture:
         """Changes one choice to another option."""
         able = [k for k, choice in enumerate(self.choices) if len(choice.options) > 1]
         if not able:
