@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Test processes side by side. Each imports torch for itself, so more than four do not pay.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 PACKAGES := perception_core perception_nodes training mmmt_cli
 
 # The ROS wheels re-execute the interpreter with these set. Inherited from a parent that ran in another environment
@@ -21,7 +23,7 @@ setup:  ## Create .venv from the lock file and build the ROS interfaces (does no
 	@PYTHON="$(PYTHON)" tools/setup.sh
 
 test: setup  ## Run the tests that need neither a GPU nor much time; ARGS="-k name" narrows them
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile --durations 25 $(ARGS)
 
 test-all: setup  ## Run every test this machine can run
 	$(BIN)/python -m pytest $(ARGS)
