@@ -20,7 +20,8 @@ from perception_core.platform.placement.exact import ExactSolver
 from perception_core.platform.schedule import schedule
 from perception_core.platform.task_graph import task_graph
 from perception_core.rig import load_rig
-from training.search.codesign.charts import ScheduleView, draw_schedules, save
+from training.figures import save_figure
+from training.search.codesign.charts import ScheduleView, draw_schedules
 
 ROOT = Path(__file__).resolve().parent.parent
 PERIOD_MS = 100.0
@@ -46,7 +47,7 @@ def main() -> None:
         found = ExactSolver().solve(problem)
         views.append(ScheduleView(title, problem, schedule(problem, found.placement)))
         print(title, problem.by_name(found.placement), views[-1].schedule)
-    print(save(draw_schedules(views), ROOT / "docs" / "codesign.png"))
+    print(save_figure(draw_schedules(views), ROOT / "docs" / "codesign.png"))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception_core.platform.placement.problem import PlacementProblem
 from perception_core.platform.schedule import Schedule
+from training.figures import new_figure
 from training.search.codesign.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI = 130
 #: Colours that colour-blind readers can tell apart (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#999999")
 _CRITICAL = "#000000"
@@ -39,7 +38,7 @@ class ScheduleView:
 
 def draw_front(study: Study) -> Figure:
     """Quality over latency, power as colour; dominated candidates small, baselines as crosses."""
-    figure = _figure(8.0, 4.6)
+    figure = new_figure(8.0, 4.6)
     axes = figure.add_subplot()
     everything, front = study.candidates, study.front
     axes.scatter(
@@ -72,7 +71,7 @@ def draw_front(study: Study) -> Figure:
 def draw_schedules(views: Sequence[ScheduleView]) -> Figure:
     """Devices over time, one chart a schedule on one scale; the critical path has black rims."""
     rows = [len(_devices(view)) for view in views]
-    figure = _figure(9.5, 1.1 * len(views) + 0.55 * sum(rows))
+    figure = new_figure(9.5, 1.1 * len(views) + 0.55 * sum(rows))
     charts = figure.subplots(len(views), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": rows})
     stages = list(dict.fromkeys(stage for view in views for stage in view.problem.stages))
     for view, (axes,) in zip(views, charts, strict=True):
@@ -119,25 +118,6 @@ def _devices(view: ScheduleView) -> list[str]:
 
 def _short(stage: str) -> str:
     return stage.removesuffix("_head").removesuffix("_net").replace("_", " ")
-
-
-def _figure(columns: float, rows: float) -> Figure:
-    # without pyplot: no display, no global state
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(columns, rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Writes a picture, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    figure.savefig(unfinished, dpi=_DPI)
-    unfinished.replace(path)
-    return path
 
 
 def as_svg(figure: Figure) -> str:
