@@ -5,13 +5,12 @@ writes and planning reads.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 import pydantic
 
+from perception_core.atomic_write import write_atomically
 from perception_core.bundle import Bundle, BundleSpec
 from perception_core.bundle_identity import bundle_identity
 from perception_core.configuration import ConfigurationError, StrictModel, nearest
@@ -189,16 +188,4 @@ class MeasuredTable(StrictModel):
 
     def save(self, path: str | Path) -> None:
         """Writes the table; a file of that name is always whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
-        descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            # Made readable for its owner only; others shall read it like any file.
-            Path(staged).chmod(0o644)
-            Path(staged).replace(path)
-        except BaseException:
-            Path(staged).unlink(missing_ok=True)
-            raise
+        write_atomically(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")

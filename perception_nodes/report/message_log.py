@@ -151,21 +151,3 @@ def read_log(path: Path) -> Iterator[LoggedMessage]:
                 yield LoggedMessage(*topics[index], received_ns, payload)
             else:
                 raise ValueError(f"{path}: damaged: record of kind {kind} for topic number {index}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that it is whole or not there: a temporary one, synced, then renamed.
-
-    Raises:
-        OSError: It could not be written; the former file, if any, is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -26,8 +26,9 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from perception_core.atomic_write import write_atomically
 from perception_nodes import topics
-from perception_nodes.report.message_log import LoggedMessage, MessageLogWriter, write_whole
+from perception_nodes.report.message_log import LoggedMessage, MessageLogWriter
 from perception_nodes.report.snapshot import SnapshotCollector
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, host_id, monotonic_ns
 
@@ -176,7 +177,7 @@ class RecorderNode(StackNode):
         }
         self._log = None
         try:
-            write_whole(self.out / RECORDER_FILE, json.dumps(account, indent=1).encode())
+            write_atomically(self.out / RECORDER_FILE, json.dumps(account, indent=1).encode())
         except OSError as error:
             self._report_failure(f"{self.out / RECORDER_FILE}: cannot be written: {error.strerror}")
 

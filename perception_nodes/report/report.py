@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from perception_core.atomic_write import write_atomically
 from perception_core.deployment import ResolvedDeployment
 from perception_nodes.report.control_judge import judge_commands
 from perception_nodes.report.frame_scene import FrameScene
-from perception_nodes.report.message_log import write_whole
 from perception_nodes.report.page import MAX_SCENES, render_page, spread
 from perception_nodes.report.path_samples import path_records
 from perception_nodes.report.recorded_run import RecordedRun, load_run
@@ -61,7 +61,7 @@ def write_report(folder: Path, resolved: ResolvedDeployment, facts: RunFacts) ->
         problems.append(f"{folder / SUMMARY_FILE}: {error.strerror or error}")
     page = folder / PAGE_FILE
     try:
-        write_whole(page, render_page(summary, run, resolved, paths, scenes, unsafe).encode())
+        write_atomically(page, render_page(summary, run, resolved, paths, scenes, unsafe).encode())
     except OSError as error:
         problems.append(f"{page}: {error.strerror or error}")
     if problems:

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perception_nodes.report.message_log import write_whole
+from perception_core.atomic_write import write_atomically
 
 RUN_FILE = "run.json"
 
@@ -67,7 +67,7 @@ class RunFacts:
         Raises:
             OSError: It cannot be written.
         """
-        write_whole(folder / RUN_FILE, json.dumps(dataclasses.asdict(self), indent=1).encode())
+        write_atomically(folder / RUN_FILE, json.dumps(dataclasses.asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, folder: Path) -> RunFacts:

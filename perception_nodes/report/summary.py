@@ -14,12 +14,12 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from mmmt_msgs.msg import ControlCommand, StageTiming
 
+from perception_core.atomic_write import write_atomically
 from perception_core.bundle import TrainingRecord
 from perception_core.deployment import ResolvedDeployment
 from perception_core.platform.path_latency import nearest_rank
 from perception_nodes.nodes.latency_monitor import NODE_NAME as LATENCY_MONITOR
 from perception_nodes.report.control_judge import UnsafeTicks
-from perception_nodes.report.message_log import write_whole
 from perception_nodes.report.path_samples import PathRecord
 from perception_nodes.report.recorded_run import ObjectCount, RecordedRun, sum_over_restarts
 from perception_nodes.report.run_facts import ProcessFacts, RunFacts
@@ -165,7 +165,7 @@ class Summary:
             OSError: It cannot be written.
         """
         path = folder / SUMMARY_FILE
-        write_whole(path, (json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n").encode())
+        write_atomically(path, (json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n").encode())
         return path
 
 

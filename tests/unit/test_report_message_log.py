@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.report.message_log import MessageLogWriter, read_log, write_whole
+from perception_nodes.report.message_log import MessageLogWriter, read_log
 
 MESSAGES = st.lists(
     st.tuples(st.sampled_from(["/a", "/b", "/c/d"]), st.integers(0, 2**60), st.binary(max_size=200)),
@@ -63,13 +63,3 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"something else entirely")
     with pytest.raises(ValueError, match="not a message log"):
         list(read_log(path))
-
-
-def test_write_whole_leaves_the_former_file_when_it_fails(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    target.mkdir()
-    (target / "inside").write_text("x")
-    with pytest.raises(OSError, match=r"."):
-        write_whole(target, b"new")  # a folder cannot be replaced by a file
-    assert (target / "inside").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -18,10 +18,11 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import StrictModel, nearest
 from perception_core.geometry import FloatArray, box_corners, points_in_box
 from training.datasets.dataset import SampleDataset
-from training.datasets.files import DataError, write_atomically
+from training.datasets.files import DataError
 from training.datasets.foreground import footprint_masks
 from training.datasets.sample import BoxLabels, Float32Array, Sample, SampleError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +78,6 @@ def read_json(path: Path) -> Any:
         if isinstance(error, DataError):
             raise
         raise DataError(path, f"is not valid JSON: {error}") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that others see all of it or none, also when several processes write it at once.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as staging:
-        staged = Path(staging.name)
-        try:
-            staging.write(content)
-            staging.close()
-            staged.replace(path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
 
 
 def _decode(path: Path, flags: int) -> NDArray[Any]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.files import DataError, read_bytes, read_json, write_atomically
+from perception_core.atomic_write import write_atomically
+from training.datasets.files import DataError, read_bytes, read_json
 
 #: Values an array of an info file may have: truth values, integers, floating-point numbers, strings.
 _PLAIN_KINDS = frozenset("biufUS")

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_core.atomic_write import write_atomically
 from perception_core.geometry import FloatArray, transform_from_quaternion
-from training.datasets.files import DataError, write_atomically
+from training.datasets.files import DataError
 
 #: Raised whenever the arrays' meaning changes, so that an older cache is not taken for this one.
 _FORMAT = 1

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import nearest
 from perception_core.geometry import FloatArray, rotation_about_z, yaw_of
 from perception_core.ops.bev_grid import BevGrid
-from training.datasets.files import DataError, write_atomically
+from training.datasets.files import DataError
 from training.datasets.sample import BevMasks, BoolArray
 
 #: Layers of the map expansion each class is the union of.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perception_core.atomic_write import write_atomically
 from perception_core.boxes import Box3D
 from perception_core.configuration import nearest
 from perception_core.geometry import (
@@ -26,7 +27,7 @@ from perception_core.geometry import (
     transform_from_quaternion,
 )
 from perception_core.labels import NUSCENES_DETECTION_CLASSES
-from training.datasets.files import DataError, read_json, write_atomically
+from training.datasets.files import DataError, read_json
 from training.evaluation.result import EvaluationError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.files import write_atomically
+from perception_core.atomic_write import write_atomically
 
 
 class EvaluationError(ValueError):

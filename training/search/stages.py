@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError
-from training.datasets.files import write_atomically
 
 #: Called with the stage's name, the steps done and the steps in all.
 StageProgress = Callable[[str, int, int], None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError
 from perception_core.platform.latency.operators import KINDS, Operator
 
@@ -100,15 +100,11 @@ class RegressionLatency:
 
     def save(self, path: str | Path) -> None:
         """Writes the coefficients as JSON, all of it or nothing."""
-        path = Path(path)
         content = {
             "device": self.device,
             "milliseconds": dict(zip(FEATURES, self.coefficients_f, strict=True)),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
-        staged.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        staged.replace(path)
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> RegressionLatency:

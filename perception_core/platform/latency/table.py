@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError
 from perception_core.platform.latency.operators import Operator
 
@@ -59,10 +59,7 @@ class OperatorTable:
             self._times.setdefault(name, {}).update(times)
         self._times.setdefault(device, {}).update(times_ms)
         content = {"version": _VERSION, "milliseconds": self._times}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        staged.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        staged.replace(self.path)
+        write_atomically(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def _read(self) -> dict[str, dict[str, float]]:
         if not self.path.is_file():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from training.datasets.files import write_atomically
+from perception_core.atomic_write import write_atomically
 from training.search.automtl.policy import Option, Policy
 
 _OPTION_TITLES = {Option.SHARED: "shared", Option.SPECIFIC: "specific", Option.SKIP: "skip"}

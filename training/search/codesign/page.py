@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from perception_core.atomic_write import write_atomically
 from training.search.codesign.charts import ScheduleView, as_svg, draw_front, draw_schedules
 from training.search.codesign.study import Candidate, Study
 
@@ -62,10 +63,7 @@ def write_page(study: Study, path: Path, schedules: Sequence[ScheduleView] = ())
         f"<title>Co-search of {escape(study.space.model)}</title><style>{_STYLE}</style>"
         f"{''.join(parts)}</html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, text)
     return path
 
 

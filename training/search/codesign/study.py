@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError, nearest
 from training.search.codesign.pareto import front_of, knee
 from training.search.codesign.space import Architecture, ArchitectureSpace
@@ -141,10 +142,7 @@ class Study:
 
     def write(self, path: Path) -> None:
         """Writes the record whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_atomically(path, json.dumps(self.as_json(), indent=1) + "\n")
 
 
 _AXES = {"quality": 0, "latency": 1, "power": 2}

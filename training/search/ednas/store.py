@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError
-from training.datasets.files import write_atomically
 from training.search.ednas.space import Decisions
 from training.search.ednas.trial import TrialOutcome
 
