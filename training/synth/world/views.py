@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -47,27 +48,63 @@ class Keypoint:
     visible: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """What one camera sees at one moment.
+    """What one camera sees at one moment. What is not asked for is not computed.
 
     Attributes:
         image_hwc: uint8 RGB.
         depth_hw: float32 metres along the optical axis, inf for the sky.
-        normal_hwc: float32 unit surface normals in the camera frame, 0 for the sky.
-        semantic_hw: uint8 `Semantic` (training ids of Cityscapes, 255 for everything else).
-        instance_hw: int32 actor index or -1.
-        edge_hw: bool, occlusion edges: the nearer side of a jump in depth.
+        hits: What each pixel's ray met.
+        camera: Whose view it is.
+        world_from_ego: 4x4 pose of the vehicle.
+        ground: Tells the ground's classes.
         keypoints: Of the actors in view.
     """
 
     image_hwc: NDArray[np.uint8]
     depth_hw: Float32Array
-    normal_hwc: Float32Array
-    semantic_hw: NDArray[np.uint8]
-    instance_hw: NDArray[np.int32]
-    edge_hw: NDArray[np.bool_]
+    hits: Hits
+    camera: Camera
+    world_from_ego: FloatArray
+    ground: Ground
     keypoints: list[Keypoint]
+
+    @cached_property
+    def normal_hwc(self) -> Float32Array:
+        """float32 unit surface normals in the camera frame, 0 for the sky."""
+        rotation = self.world_from_ego[:3, :3] @ self.camera.ego_from_camera[:3, :3]
+        normal = np.zeros((self.depth_hw.size, 3), dtype=np.float32)
+        normal[self.hits.hit] = (rotation.T.astype(np.float32) @ self.hits.normal_3h).T
+        return normal.reshape(*self.depth_hw.shape, 3)
+
+    @cached_property
+    def semantic_hw(self) -> NDArray[np.uint8]:
+        """uint8 `Semantic` (training ids of Cityscapes, 255 for everything else)."""
+        semantic = np.full(self.depth_hw.size, int(Semantic.SKY), dtype=np.uint8)
+        semantic[self.hits.hit] = ground_classes(self.hits, self.ground)
+        return semantic.reshape(self.depth_hw.shape)
+
+    @cached_property
+    def instance_hw(self) -> NDArray[np.int32]:
+        """int32 actor index or -1."""
+        instance = np.full(self.depth_hw.size, NO_INSTANCE, dtype=np.int32)
+        instance[self.hits.hit] = self.hits.instance_h
+        return instance.reshape(self.depth_hw.shape)
+
+    @cached_property
+    def edge_hw(self) -> NDArray[np.bool_]:
+        """bool, occlusion edges: the nearer side of a jump in depth."""
+        return occlusion_edges(self._points(), self.normal_hwc)
+
+    def _points(self) -> Float32Array:
+        """Returns points [H, W, 3] in the camera frame."""
+        matrix = self.camera.matrix_33
+        columns, rows = np.meshgrid(np.arange(self.camera.width), np.arange(self.camera.height))
+        x = (columns - matrix[0, 2]) / matrix[0, 0]
+        y = (rows - matrix[1, 2]) / matrix[1, 1]
+        finite = np.where(np.isfinite(self.depth_hw), self.depth_hw, np.float32(1e5))
+        return np.stack([x * finite, y * finite, finite], axis=-1).astype(np.float32)
 
 
 class ViewRenderer:
@@ -93,7 +130,7 @@ class ViewRenderer:
         seed: int,
         *,
         picture: bool = True,
-    ) -> tuple[View, Hits]:
+    ) -> View:
         """Renders the scene; keypoints are left empty.
 
         Args:
@@ -110,38 +147,11 @@ class ViewRenderer:
         rays[:, 3:] = self._directions @ world_from_ego[:3, :3].T
         hits = scene.cast(rays)
         shape = (camera.height, camera.width)
-        semantic = np.full(len(rays), int(Semantic.SKY), dtype=np.uint8)
-        semantic[hits.hit] = ground_classes(hits, ground)
-        instance = np.full(len(rays), NO_INSTANCE, dtype=np.int32)
-        instance[hits.hit] = hits.instance_h
-        depth = (hits.distance_n * self._axis_share).reshape(shape)
-        normal = np.zeros((len(rays), 3), dtype=np.float32)
-        camera_from_world = (world_from_ego[:3, :3] @ camera.ego_from_camera[:3, :3]).T.astype(np.float32)
-        normal[hits.hit] = (camera_from_world @ hits.normal_3h).T
-        normal_hwc = normal.reshape(*shape, 3)
         image = np.zeros((*shape, 3), dtype=np.uint8)
         if picture:
             image = self._picture(scene, rays, hits, conditions, ground.paint, seed)
-        points = self._points(depth)
-        view = View(
-            image,
-            depth,
-            normal_hwc,
-            semantic.reshape(shape),
-            instance.reshape(shape),
-            occlusion_edges(points, normal_hwc),
-            [],
-        )
-        return view, hits
-
-    def _points(self, depth_hw: Float32Array) -> Float32Array:
-        """Returns points [H, W, 3] in the camera frame."""
-        matrix = self.camera.matrix_33
-        columns, rows = np.meshgrid(np.arange(self.camera.width), np.arange(self.camera.height))
-        x = (columns - matrix[0, 2]) / matrix[0, 0]
-        y = (rows - matrix[1, 2]) / matrix[1, 1]
-        finite = np.where(np.isfinite(depth_hw), depth_hw, np.float32(1e5))
-        return np.stack([x * finite, y * finite, finite], axis=-1).astype(np.float32)
+        depth = (hits.distance_n * self._axis_share).reshape(shape)
+        return View(image, depth, hits, camera, world_from_ego, ground, [])
 
     def _picture(
         self,

@@ -234,7 +234,7 @@ class World:
         if key not in self._renderers:
             self._renderers[key] = ViewRenderer(camera)
         seed = (self.seed * 1009 + round(moment.time_s * 1e3) * 31 + sum(camera.modality.encode())) % 2**31
-        view, _ = self._renderers[key].render(
+        view = self._renderers[key].render(
             moment.scene, moment.world_from_ego, self.conditions, self.ground, seed, picture=picture
         )
         if not keypoints:
