@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.datasets.frame_input import FrameInput
 from training.datasets.nyuv2 import NyuV2
@@ -54,6 +56,15 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
+def _rays(intrinsics_33: NDArray[Any], size_hw: tuple[int, ...]) -> NDArray[np.float64]:
+    """Unit vectors [h, w, 3] from the camera through the middle of each pixel, in the camera's frame."""
+    rows, columns = np.indices(size_hw)
+    pixels = np.stack((columns + 0.5, rows + 0.5, np.ones(size_hw)), axis=-1)
+    rays = pixels @ np.linalg.inv(np.asarray(intrinsics_33, np.float64)).T
+    directions: NDArray[np.float64] = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    return directions
+
+
 def test_nyuv2_has_three_tasks(nyuv2: Summary) -> None:
     assert nyuv2.images == {"train": 2, "val": 2}
     for classes, names in ((40, STREET_CLASSES), (13, tuple(COARSE_CLASSES))):
@@ -68,7 +79,11 @@ def test_nyuv2_has_three_tasks(nyuv2: Summary) -> None:
             assert not depth.valid[semantic.value == names.index("sky")].any()
             normals = values["normals"]
             assert (normals.valid == depth.valid).mean() > 0.99
-            assert (normals.value[normals.valid][:, 2] < 0.1).all()  # towards the viewer
+            # Towards the viewer: against the ray of each pixel, which at the picture's edge is not the axis.
+            assert sample.cameras is not None
+            rays_hwc = _rays(sample.cameras.intrinsics_v33[0], normals.valid[0].shape)
+            facing = (normals.value[0] * rays_hwc).sum(axis=-1)[normals.valid[0]]
+            assert facing.max() < 0.05
     assert open_dataset(nyuv2.folder, FrameInput(image=None)).name == "nyuv2"
 
 
