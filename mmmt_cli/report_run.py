@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perception_nodes.report.report import Report
-    from perception_nodes.report.run_monitor import RunStatus
+    from perception_nodes.report.run_monitor import RunMonitor
+    from perception_nodes.report.run_status import RunStatus
 
 #: Processes have this long to start: networks are loaded and exported meanwhile.
 START_LIMIT_S = 180.0
@@ -195,7 +196,7 @@ def _supervise(supervisor: Supervisor, options: RunOptions, console: Console) ->
             with _Progress(console, options) as progress:
                 ended = _await_ready(supervisor, interrupted, progress)
                 if ended is None:
-                    ended = _await_end(supervisor, monitor.status, options, interrupted, progress)
+                    ended = _await_end(supervisor, monitor, options, interrupted, progress)
                 progress.describe("stopping")
                 code = supervisor.stop()
         return code, ended
@@ -220,7 +221,7 @@ def _await_ready(supervisor: Supervisor, interrupted: Sequence[int], progress: _
 
 def _await_end(
     supervisor: Supervisor,
-    status: RunStatus,
+    monitor: RunMonitor,
     options: RunOptions,
     interrupted: Sequence[int],
     progress: _Progress,
@@ -229,7 +230,9 @@ def _await_end(
     ready = time.monotonic()
     begun: float | None = None if options.recording is not None else ready
     while True:
-        if supervisor.wait(_POLL_S) is not None:
+        ended = supervisor.wait(_POLL_S) is not None
+        status = monitor.status
+        if ended:
             return "A process ended the run." if status.finished else "The stack could not be kept running."
         if interrupted:
             return "Interrupted."

@@ -1,76 +1,54 @@
-"""Listens to a running stack for what a progress bar shows and for the end of the recording."""
+"""Knows what a running stack does, for a progress bar and for the end of the recording."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
-from dataclasses import dataclass
 from typing import Any
 
-import rclpy
-from mmmt_msgs.msg import ControlCommand, FusionStatus, LatencyStatus, PathLatency
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy
-from std_msgs.msg import Bool, Float32
+from perception_nodes.report.run_status import RunStatus
+from perception_nodes.runtime.parent_death import PARENT_VARIABLE
+from perception_nodes.transport import dds_profile
 
-from perception_nodes import topics
+LISTENER_MODULE = "perception_nodes.report.run_listener"
 
-
-@dataclass
-class RunStatus:
-    """What is known at the moment.
-
-    Attributes:
-        progress: Share of the recording played, None where the recording has no end.
-        finished: The recording was played; `whole` says whether to its end.
-        frames_in, frames_out: sensor_fusion's account.
-        path: The latest statistics of the path shown: the first one with outputs.
-        state: Control's state, None while it publishes nothing.
-        reason: Why control limits the speed or stops.
-    """
-
-    progress: float | None = None
-    finished: bool = False
-    whole: bool = True
-    frames_in: int = 0
-    frames_out: int = 0
-    path: PathLatency | None = None
-    state: int | None = None
-    reason: str = ""
+#: A listener that does not end so soon after it was asked to is killed: the middleware may have locked it up.
+_END_LIMIT_S = 3.0
+#: How often a listener that ended by itself is started again.
+_RESTARTS = 3
 
 
 class RunMonitor:
-    """A node on a context and thread of its own; cheap: it hears only small messages, and of each only the
-    newest.
-    """
+    """Keeps the status that a listener, a process of its own, tells of the stack."""
 
-    def __init__(self) -> None:
-        """Starts listening."""
+    def __init__(self, module: str = LISTENER_MODULE) -> None:
+        """Starts listening.
+
+        Args:
+            module: What is run as the listener.
+        """
         self.status = RunStatus()
-        self._context = Context()
-        rclpy.init(args=[], context=self._context)
-        self._node = Node("run_monitor", namespace=topics.NAMESPACE, context=self._context)
-        finished = topics.latched()
-        finished.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        newest = topics.reliable(1)
-        subscribe = self._node.create_subscription
-        subscribe(Float32, topics.REPLAY_PROGRESS, self._on_progress, newest)
-        subscribe(Bool, topics.REPLAY_FINISHED, self._on_finished, finished)
-        subscribe(FusionStatus, topics.FUSION_STATUS, self._on_fusion, newest)
-        subscribe(LatencyStatus, topics.LATENCY_STATUS, self._on_latency, newest)
-        subscribe(ControlCommand, topics.CONTROL_COMMAND, self._on_command, newest)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="run_monitor", daemon=True)
+        self._module = module
+        self._closing = False
+        self._lock = threading.Lock()
+        self._listener = self._start()
+        self._thread = threading.Thread(target=self._read, name="run_monitor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops listening."""
-        self._executor.shutdown(timeout_sec=2.0)
-        self._thread.join(3.0)
-        self._node.destroy_node()
-        rclpy.shutdown(context=self._context)
+        """Stops listening; returns within seconds whatever the listener does."""
+        with self._lock:
+            self._closing = True
+            listener = self._listener
+        listener.terminate()
+        try:
+            listener.wait(_END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            listener.kill()
+            listener.wait()
+        self._thread.join(_END_LIMIT_S)
 
     def __enter__(self) -> RunMonitor:
         """Returns itself."""
@@ -80,23 +58,31 @@ class RunMonitor:
         """Stops listening."""
         self.close()
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", self._module],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **dds_profile.environment(), PARENT_VARIABLE: str(os.getpid())},
+        )
 
-    def _on_progress(self, message: Float32) -> None:
-        self.status.progress = message.data
-
-    def _on_finished(self, message: Bool) -> None:
-        self.status.whole, self.status.finished = message.data, True
-
-    def _on_fusion(self, message: FusionStatus) -> None:
-        self.status.frames_in, self.status.frames_out = message.frames_in, message.frames_out
-
-    def _on_latency(self, message: LatencyStatus) -> None:
-        self.status.path = next((path for path in message.paths if path.count), None)
-
-    def _on_command(self, message: ControlCommand) -> None:
-        self.status.state, self.status.reason = message.state, message.reason
+    def _read(self) -> None:
+        restarts = 0
+        while True:
+            for line in self._listener.stdout or ():
+                try:
+                    self.status = RunStatus.from_line(line)
+                except ValueError as error:
+                    print(f"run_monitor: {error}", file=sys.stderr, flush=True)
+            code = self._listener.wait()
+            with self._lock:
+                if self._closing:
+                    return
+                print(f"run_monitor: the listener ended with code {code}", file=sys.stderr, flush=True)
+                if restarts == _RESTARTS:
+                    break
+                restarts += 1
+                # Whether the recording was played is kept by its publisher for whoever asks later.
+                self._listener = self._start()
+        print("run_monitor: the listener does not stay; nothing more is known", file=sys.stderr, flush=True)

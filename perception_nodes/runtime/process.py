@@ -12,6 +12,7 @@ if (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import faulthandler
 import gc
 import os
 import sys
@@ -230,6 +231,9 @@ def _limit_shutdown(process: str) -> None:
     timer = threading.Timer(SHUTDOWN_LIMIT_S, cut_off)
     timer.daemon = True
     timer.start()
+    # A node that the middleware does not let go of (eProsima/Fast-DDS issue 6502) keeps Python's lock too, so
+    # that no timer of Python runs; this one needs no Python. Its exit code is EXIT_FAULT as well.
+    faulthandler.dump_traceback_later(SHUTDOWN_LIMIT_S + 1.0, exit=True)
 
 
 def _say_ready(arguments: argparse.Namespace, names: Sequence[str], executor_kind: str) -> None:
