@@ -18,9 +18,9 @@ PATIENCE_S = 90.0
 
 
 @functools.cache
-def patient_rig() -> Path:
-    """The rig of the generated street with sensors that may be late."""
-    rig = yaml.safe_load(find_named("rig", "hw_configs/rigs", "synthetic").read_text(encoding="utf-8"))
+def patient_rig(name: str = "synthetic") -> Path:
+    """A rig, by default that of the generated street, with sensors that may be late."""
+    rig = yaml.safe_load(find_named("rig", "hw_configs/rigs", name).read_text(encoding="utf-8"))
     rig["name"] = "patient"
     for camera in rig["cameras"].values():
         camera["max_delay_s"] = 3.0

@@ -1,4 +1,4 @@
-"""The safety side alone: real latency monitor and control nodes over DDS, and a thread that publishes what
+"""The safety side alone: the real process with latency monitor and control, and a thread that publishes what
 the other stages would.
 """
 
@@ -15,6 +15,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.srv import ChangeState
 from mmmt_msgs.msg import (
     ControlCommand,
     DetectedObject,
@@ -24,40 +25,33 @@ from mmmt_msgs.msg import (
     StageTiming,
 )
 from nav_msgs.msg import Odometry, Path
+from patient_stack import patient_rig
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from stack_fixtures import StallMeter
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from perception_core.bundle import SENSOR_FUSION
 from perception_core.control.judge import JudgedCommand, unsafe_reasons
 from perception_core.deployment import load_deployment
+from perception_core.rig import Rig
 from perception_nodes import topics
-from perception_nodes.nodes.control import ControlNode
 from perception_nodes.nodes.control_conversions import judged_command
-from perception_nodes.nodes.latency_monitor import LatencyMonitorNode
 from perception_nodes.runtime.drain import drained
-from perception_nodes.runtime.stack_node import ProcessContext, host_id
+from perception_nodes.runtime.process_list import build_process_list
+from perception_nodes.runtime.stack_node import host_id
+from perception_nodes.runtime.supervisor import Supervisor
 
-FRAME_PERIOD_S = 0.1
-MOTION_PERIOD_S = 0.1
+#: Slow enough for a machine that stands still for half a second now and then; ages are wide for that, too.
+FRAME_PERIOD_S = 0.5
+MOTION_PERIOD_S = 0.5
+CONTROL_RATE_HZ = 10
+COMFORTABLE_STOP_AGE_S, FULL_STOP_AGE_S, MONITOR_AGE_S = 3.0, 5.0, 3.0
+BUDGET_MS = 1500.0
 ALIVE_AGE_NS = 5_000_000
-
-
-def safety_context(parameters: dict[str, dict[str, Any]], budgets_ms: dict[str, float]) -> ProcessContext:
-    """The shipped one-process deployment with other parameters and budgets."""
-    resolved = load_deployment("cpu-1process")
-    deployment = resolved.deployment.model_copy(update={"parameters": parameters, "budgets_ms": budgets_ms})
-    return ProcessContext(
-        deployment=deployment,
-        rig=resolved.rig,
-        bundle=resolved.bundle,
-        process="safety",
-        processes={"safety": (SENSOR_FUSION, *resolved.bundle.spec.components, "latency_monitor", "control")},
-        run_id=f"safety_{time.time_ns()}",
-        rig_path=resolved.rig_path,
-    )
+START_LIMIT_S = 90.0
 
 
 class OtherStages:
@@ -76,8 +70,8 @@ class OtherStages:
     }
     TASKS = {"detection3d_head": "detection3d", "map_segmentation_head": "map_segmentation"}
 
-    def __init__(self, context: ProcessContext, node: Node) -> None:
-        self._context = context
+    def __init__(self, rig: Rig, node: Node) -> None:
+        self._rig = rig
         self._node = node
         self.extra_s: dict[str, float] = defaultdict(float)
         self.dead: set[str] = set()
@@ -87,10 +81,12 @@ class OtherStages:
         self.publish_odometry = True
         self.publish_path = True
         self._trace = 1000
+        self._host = host_id()
+        self._modalities = rig.modalities
         publisher = node.create_publisher
         self.timing = publisher(StageTiming, topics.TIMING, topics.reliable(32))
         self.detections = publisher(DetectedObjectArray, topics.objects_of("detection3d"), topics.reliable())
-        self.odometry = publisher(Odometry, context.rig.odometry.topic, topics.reliable())
+        self.odometry = publisher(Odometry, rig.odometry.topic, topics.reliable())
         self.path = publisher(Path, topics.REFERENCE_PATH, topics.reliable())
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -127,7 +123,7 @@ class OtherStages:
         return self._node.get_clock().now().to_msg()
 
     def _motion(self) -> None:
-        frame = self._context.rig.ego_frame
+        frame = self._rig.ego_frame
         if self.publish_odometry:
             odometry = Odometry(child_frame_id=frame)
             odometry.header.stamp, odometry.header.frame_id = self._stamp(), "odom"
@@ -154,7 +150,7 @@ class OtherStages:
                 received_ns=received_ns,
                 age_at_reception_ns=ALIVE_AGE_NS,
             )
-            for name in self._context.rig.modalities
+            for name in self._modalities
         ]
         done: dict[str, float] = {}
         for stage, (waits, usual_s) in self.GRAPH.items():
@@ -166,7 +162,7 @@ class OtherStages:
                 trace_id=trace_id,
                 stage=stage,
                 task=self.TASKS.get(stage, ""),
-                host=host_id(),
+                host=self._host,
                 queued_ns=int(queued * 1e9),
                 started_ns=int(queued * 1e9),
                 done_ns=int(done[stage] * 1e9),
@@ -177,24 +173,55 @@ class OtherStages:
                 objects = DetectedObjectArray(
                     trace_id=trace_id, task="detection3d", sensors=sensors, objects=list(self.objects)
                 )
-                objects.header.stamp, objects.header.frame_id = stamp, self._context.rig.ego_frame
+                objects.header.stamp, objects.header.frame_id = stamp, self._rig.ego_frame
                 self._at(done[stage], lambda objects=objects: self.detections.publish(objects))
 
 
 class SafetySide:
-    """Monitor and control in one process, the stand-in stages in another context, and ears for everything."""
+    """The stack's real safety process, the stand-in stages and ears for everything in this one."""
 
     def __init__(
         self, parameters: dict[str, dict[str, Any]] | None = None, engage_on_start: bool = False
     ) -> None:
-        given = {"control": {"engage_on_start": engage_on_start}, "latency_monitor": {"rate_hz": 10}}
+        given: dict[str, dict[str, Any]] = {
+            "control": {
+                "engage_on_start": engage_on_start,
+                "rate_hz": CONTROL_RATE_HZ,
+                "comfortable_stop_age_s": COMFORTABLE_STOP_AGE_S,
+                "full_stop_age_s": FULL_STOP_AGE_S,
+                "monitor_age_s": MONITOR_AGE_S,
+                "max_output_latency_s": 30.0,
+            },
+            "latency_monitor": {"rate_hz": 5},
+        }
         for node, values in (parameters or {}).items():
             given.setdefault(node, {}).update(values)
-        self.context = safety_context(given, {"*->detection3d": 250, "*->control": 400})
+        resolved = load_deployment(
+            "cpu-2core",
+            [
+                *(
+                    f"parameters.{node}.{key}:={value}"
+                    for node in given
+                    for key, value in given[node].items()
+                ),
+                f"rig:={patient_rig('nuscenes')}",
+                *(
+                    f"budgets_ms.{modality}->{task}:={BUDGET_MS}"
+                    for modality in ("*", "lidar")
+                    for task in ("detection3d", "control")
+                ),
+                f"budgets_ms.*->map_segmentation:={BUDGET_MS}",
+            ],
+        )
+        self.rig = resolved.rig
+        (safety,) = (process for process in build_process_list(resolved) if process.name == "safety")
+        self.lines: list[str] = []
+        self.process = Supervisor([safety], on_line=lambda _, line: self.lines.append(line), fork=False)
+        self.stalls = StallMeter()
         self._ros = Context()
         rclpy.init(context=self._ros)
         self.probe = Node("safety_probe", namespace=topics.NAMESPACE, context=self._ros)
-        self.stages = OtherStages(self.context, self.probe)
+        self.stages = OtherStages(self.rig, self.probe)
         self.commands: list[tuple[float, ControlCommand]] = []
         self.latency: list[tuple[float, LatencyStatus]] = []
         self.timings: list[tuple[float, StageTiming]] = []
@@ -210,21 +237,15 @@ class SafetySide:
         )
         self.override = self.probe.create_publisher(Bool, topics.DRIVER_OVERRIDE, topics.reliable())
         self._engage_client = self.probe.create_client(SetBool, topics.CONTROL_ENGAGE)
-        self.monitor = LatencyMonitorNode(self.context)
-        self.control = ControlNode(self.context)
-        self._node_executor = SingleThreadedExecutor()
+        self._change_client = self.probe.create_client(
+            ChangeState, f"{topics.NAMESPACE}/latency_monitor/change_state"
+        )
         self._probe_executor = SingleThreadedExecutor(context=self._ros)
-        for node in (self.monitor, self.control):
-            self._node_executor.add_node(node)
-            assert node.trigger_configure().name == "SUCCESS"
-            assert node.trigger_activate().name == "SUCCESS"
         self._probe_executor.add_node(self.probe)
-        self._threads = [
-            threading.Thread(target=executor.spin, daemon=True)
-            for executor in (self._node_executor, self._probe_executor)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._probe_executor.spin, daemon=True)
+        self._thread.start()
+        self.process.start()
+        assert self.process.wait_ready(START_LIMIT_S), "\n".join(self.lines)
         self.stages.start()
 
     def _listen(self, message_type: type[Any], topic: str, store: list[tuple[float, Any]]) -> None:
@@ -240,19 +261,28 @@ class SafetySide:
 
     def close(self) -> None:
         self.stages.close()
-        self._node_executor.shutdown(5)
+        code = self.process.stop()
         self._probe_executor.shutdown(5)
-        for thread in self._threads:
-            thread.join(5)
-        for node in (self.monitor, self.control):
-            node.trigger_shutdown()
-            node.destroy_node()
+        self._thread.join(5)
         self.probe.destroy_node()
         rclpy.shutdown(context=self._ros)
+        self.stalls.close()
+        assert code == 0, "\n".join(self.lines)
+
+    def change_monitor(self, *transitions: int) -> None:
+        """Takes the latency monitor through transitions of `lifecycle_msgs/Transition`."""
+        assert self._change_client.wait_for_service(10.0)
+        for transition in transitions:
+            request = ChangeState.Request()
+            request.transition.id = transition
+            future = self._change_client.call_async(request)
+            self.wait_for(future.done, 10.0, f"an answer to transition {transition}")
+            assert future.result().success
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        """Waits until something holds; what the machine stood still meanwhile is not counted."""
+        since = time.monotonic()
+        while time.monotonic() - since < timeout_s + self.stalls.stalled_s(since):
             outcome = condition()
             if outcome:
                 return outcome
@@ -290,6 +320,15 @@ class SafetySide:
         self.wait_for(lambda: self.engage().success, 10.0, "engaging")
         self.wait_for_state(ControlCommand.STATE_DRIVING, 10.0)
 
+    def count_when_silent(self) -> int:
+        """Waits until control has said nothing for a second; returns how many commands there are."""
+        self.wait_for(
+            lambda: not self.commands or time.monotonic() - self.commands[-1][0] > 1.0,
+            10.0,
+            "no more commands",
+        )
+        return len(self.commands)
+
     def unsafe_ticks(self) -> list[tuple[int, list[str]]]:
         """What the judge finds in all commands heard, by sequence number."""
         found, previous = [], None
@@ -298,10 +337,10 @@ class SafetySide:
             follows = previous is not None and message.sequence == previous[0] + 1
             stamp_s = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
             before: JudgedCommand | None = previous[1] if follows else None
-            elapsed_s = stamp_s - previous[2] if follows else 0.05
+            elapsed_s = stamp_s - previous[2] if follows else 1 / CONTROL_RATE_HZ
             # A first command after a pause has no predecessor to compare with.
             if previous is None or follows:
-                reasons = unsafe_reasons(before, command, elapsed_s, self.context.rig.vehicle)
+                reasons = unsafe_reasons(before, command, elapsed_s, self.rig.vehicle)
                 if reasons:
                     found.append((message.sequence, reasons))
             previous = (message.sequence, command, stamp_s)

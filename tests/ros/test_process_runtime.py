@@ -18,8 +18,9 @@ from light_bundle import light_bundle
 from perception_core.deployment import load_deployment
 from perception_core.resources import package_root
 from perception_nodes.runtime.affinity import thread_affinities
+from perception_nodes.runtime.process import SHUTDOWN_LIMIT_S
 from perception_nodes.runtime.process_list import ProcessDescription, build_process_list
-from perception_nodes.runtime.supervisor import Supervisor
+from perception_nodes.runtime.supervisor import StopTimeouts, Supervisor
 
 PATIENCE_S = 100.0
 pytestmark = pytest.mark.timeout(300)
@@ -52,6 +53,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         processes,
         log_directory=tmp_path_factory.mktemp("logs"),
         on_line=lambda name, line: lines.append((name, line)),
+        # Longer than a process gives itself: whoever hangs shall say so before it is killed.
+        timeouts=StopTimeouts(interrupt_s=SHUTDOWN_LIMIT_S + 10.0),
     )
     supervisor.start()
     try:
@@ -125,7 +128,8 @@ def test_a_killed_process_comes_back_and_nothing_else_dies(stack: RunningStack) 
 
 
 def test_the_stack_stops_in_order_with_exit_code_0(stack: RunningStack) -> None:
-    assert stack.supervisor.stop() == 0
+    code = stack.supervisor.stop()
+    assert code == 0, "\n".join(f"{who}: {line}" for who, line in stack.lines[-40:])
 
     codes = stack.supervisor.exit_codes
     assert codes.pop("perception_cpu0") == [-signal.SIGKILL, 0]
