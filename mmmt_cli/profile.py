@@ -29,7 +29,7 @@ def profile(
     ] = False,
     own_precision: Annotated[
         bool,
-        typer.Option("--own-precision", help="Only the precision the deployment asks for, no other variants."),
+        typer.Option("--own-precision", help="Only the precision the deployment asks for."),
     ] = False,
 ) -> None:
     """Measure every component and each of its variants on every device and backend of a deployment."""

@@ -35,9 +35,7 @@ def why_not(precision: str, backend: str, kind: str) -> str | None:
     """Says why a backend cannot run a precision on a device of a kind and what can, None where it can."""
     if precision in precisions_of(backend, kind):
         return None
-    able = [
-        f"{other} on a {where}" for (other, where), reduced in _REDUCED.items() if precision in reduced
-    ]
+    able = [f"{other} on a {where}" for (other, where), reduced in _REDUCED.items() if precision in reduced]
     return (
         f"backend '{backend}' cannot run {precision} on a {kind} (it runs "
         f"{', '.join(precisions_of(backend, kind))} there); {precision} runs with {', '.join(able)}"

@@ -15,7 +15,6 @@ from perception_core.configuration import ConfigurationError
 from perception_core.deployment import Device
 from perception_core.precision import Precision
 
-
 #: What OpenVINO is told to compute in, and the capability a processor must have for it. Graphs in integers
 #: carry their own types; what is left of them in floats stays in 32 bits.
 _COMPUTES_IN: dict[Precision, tuple[str, str | None]] = {

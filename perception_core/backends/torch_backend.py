@@ -133,9 +133,9 @@ def _in_precision(bundle: Bundle, name: str, component: Component, device: Devic
     graph = graph_of(bundle, name, device.backend, device.precision)
     if graph is not None or device.precision not in TORCH_DTYPES:
         raise ConfigurationError(
-            f"{bundle.path / 'bundle.yaml'}: the {device.precision} variant of component '{name}' for backend "
-            f"'{device.backend}' is no network in 16-bit floats, and torch runs no other; write the word "
-            f"'{RUN_IN_TORCH}' there, or place the component on a device with another backend"
+            f"{bundle.path / 'bundle.yaml'}: the {device.precision} variant of component '{name}' for "
+            f"backend '{device.backend}' is no network in 16-bit floats, and torch runs no other; write "
+            f"the word '{RUN_IN_TORCH}' there, or place the component on a device with another backend"
         )
     reduced = ReducedPrecision(component.dense_part, TORCH_DTYPES[device.precision])
     return replace_dense_part(component, reduced)

@@ -135,7 +135,7 @@ def _components_in(
     precision: Precision,
     options: TimingOptions,
 ) -> tuple[str, ...]:
-    """Returns the components that are measured in a precision with a backend: that have it, and are wanted."""
+    """Returns the components that are measured in a precision with a backend: they have it, it is wanted."""
     of_device = deployment.devices[device].precision
     return tuple(
         name

@@ -165,8 +165,7 @@ class MeasuredTable(StrictModel):
         found = [
             entry
             for entry in self.entries
-            if (entry.component, entry.device) == (component, device)
-            and precision in (None, entry.precision)
+            if (entry.component, entry.device) == (component, device) and precision in (None, entry.precision)
         ]
         if not found:
             return self.measurement(component, device, precision=precision)  # says why there is none
