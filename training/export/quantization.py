@@ -89,7 +89,11 @@ def quantize_graph(graph: Path, arguments: RecordedArguments, path: Path) -> Non
         prepared = Path(folder) / "prepared.onnx"
         try:
             quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
-            kept = last_layers(onnx.load(prepared).graph)
+            model = onnx.load(prepared)
+            for index, node in enumerate(model.graph.node):
+                node.name = node.name or f"unnamed_{index}"  # onnxruntime's optimizer leaves some without
+            onnx.save(model, prepared)
+            kept = last_layers(model.graph)
             arguments.rewind()
             quantize_static(
                 str(prepared),
