@@ -29,6 +29,7 @@ train_dataloader = dict(
     dataset=dict(type="FullerDrivingSet", root={root!r}, size=size, arguments=arguments),
 )
 train_cfg = dict(by_epoch=False, max_iters=2)
+log_processor = dict(by_epoch=False)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01),

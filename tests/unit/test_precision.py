@@ -75,8 +75,8 @@ def test_it_can_be_overridden(tmp_path: Path) -> None:
         (
             {"precision": {"bev_fuser": "int8"}},
             (
-                r"split\.yaml:\d+: precision\.bev_fuser: backend 'torch' cannot run int8 on a cpu .* int8 runs "
-                "with onnxruntime on a cpu, openvino on a cpu"
+                r"split\.yaml:\d+: precision\.bev_fuser: backend 'torch' cannot run int8 on a cpu .* "
+                "int8 runs with onnxruntime on a cpu, openvino on a cpu"
             ),
         ),
         (
@@ -93,8 +93,8 @@ def test_it_can_be_overridden(tmp_path: Path) -> None:
         (
             {"devices__cpu1": {"precision": "bf16"}},
             (
-                r"devices\.cpu1\.precision: component 'detection3d_head' has no bf16 variant .* write precision: "
-                r"\{detection3d_head: fp32\}"
+                r"devices\.cpu1\.precision: component 'detection3d_head' has no bf16 variant .* write "
+                r"precision: \{detection3d_head: fp32\}"
             ),
         ),
         ({"precision": {"bev_fuzer": "bf16"}}, "no component 'bev_fuzer'; did you mean 'bev_fuser'"),
