@@ -48,9 +48,9 @@ def package_data() -> dict[str, list[str]]:
     return data
 
 
-def requirements() -> list[str]:
-    """Read what the vehicle side needs; the offline side's packages are the lock file's business."""
-    lines = (ROOT / "requirements-vehicle.txt").read_text(encoding="utf-8").splitlines()
+def requirements(name: str = "requirements-vehicle.txt") -> list[str]:
+    """Read what the vehicle side needs, or an extra; the offline side has the lock file."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -66,6 +66,7 @@ setup(
     package_data=package_data(),
     data_files=shared_files(),
     install_requires=requirements(),
+    extras_require={"mmdet3d": requirements("requirements-mmdet3d.txt")},
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -78,18 +78,21 @@ def _read_table(path: Path, resolved: ResolvedDeployment) -> ComponentLatency:
 
 
 class _DeploymentTable:
-    """A table asked for the backends that this deployment gives its devices."""
+    """A table asked for the backends and precisions that this deployment gives its devices."""
 
     def __init__(self, table: Any, resolved: ResolvedDeployment) -> None:
         self._table = table
-        self._backends = {name: device.backend for name, device in resolved.deployment.devices.items()}
+        self._devices = resolved.deployment.devices
+        self._precisions = resolved.deployment.precision
 
     def latency_ms(self, component: str, device: str) -> float | None:
         """See ComponentLatency."""
-        if device not in self._backends:
+        if device not in self._devices:
             return None
+        backend = self._devices[device].backend
+        precision = self._precisions.get(component, self._devices[device].precision)
         try:
-            return float(self._table.measurement(component, device, self._backends[device]).median_ms)
+            return float(self._table.measurement(component, device, backend, precision).median_ms)
         except ConfigurationError:
             return None  # not measured there; what that means is the plan's to say
 

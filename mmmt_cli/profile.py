@@ -27,8 +27,12 @@ def profile(
     own_backend: Annotated[
         bool, typer.Option("--own-backend", help="Only the backend the deployment gives each device.")
     ] = False,
+    own_precision: Annotated[
+        bool,
+        typer.Option("--own-precision", help="Only the precision the deployment asks for."),
+    ] = False,
 ) -> None:
-    """Measure every component on every device and backend of a deployment."""
+    """Measure every component and each of its variants on every device and backend of a deployment."""
     from perception_core.bundle import Bundle
     from perception_core.deployment import load_deployment
     from perception_core.platform.component_timing import TimingOptions, measure_deployment
@@ -44,6 +48,7 @@ def profile(
         cameras=len(resolved.rig.cameras),
         points=points,
         every_backend=not own_backend,
+        every_precision=not own_precision,
     )
 
     def say(text: str) -> None:
@@ -64,28 +69,37 @@ def _print(table: MeasuredTable) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    backends = tuple(dict.fromkeys(entry.backend for entry in table.entries))
+    ways = tuple(dict.fromkeys((entry.backend, entry.precision) for entry in table.entries))
     shown = Table(
         title=f"{table.bundle} on {table.deployment}: median ms (p95), fastest in bold",
         caption=f"{table.machine.processor}, {table.cameras} cameras, {table.points} points",
     )
     shown.add_column("component")
     shown.add_column("device")
-    for backend in backends:
-        shown.add_column(backend, justify="right")
-    measured = {(entry.component, entry.device, entry.backend): entry for entry in table.entries}
+    for backend, precision in ways:
+        shown.add_column(_way(backend, precision), justify="right")
+    measured = {
+        (entry.component, entry.device, entry.backend, entry.precision): entry for entry in table.entries
+    }
     for component in table.components:
         for device in table.devices:
             cells = []
-            if not any((component, device, backend) in measured for backend in backends):
+            if not any((component, device, *way) in measured for way in ways):
                 continue
-            fastest = table.fastest(component, device).backend
-            for backend in backends:
-                entry = measured.get((component, device, backend))
+            fastest = table.fastest(component, device)
+            for way in ways:
+                entry = measured.get((component, device, *way))
                 text = "–" if entry is None else f"{entry.median_ms:.2f} ({entry.p95_ms:.2f})"
-                cells.append(f"[bold]{text}[/bold]" if backend == fastest else text)
+                cells.append(f"[bold]{text}[/bold]" if entry is fastest else text)
             shown.add_row(component, device, *cells)
     Console().print(shown)
     for item in table.unmeasured:
         what = item.component or "nothing"
-        typer.echo(f"not measured: {what} on {item.device} with {item.backend}: {item.why}", err=True)
+        way = _way(item.backend, item.precision)
+        typer.echo(f"not measured: {what} on {item.device} with {way}: {item.why}", err=True)
+
+
+def _way(backend: str, precision: str) -> str:
+    from perception_core.precision import FULL_PRECISION
+
+    return backend if precision == FULL_PRECISION else f"{backend} {precision}"

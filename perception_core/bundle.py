@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pydantic
 
 from perception_core.configuration import ConfigurationError, ConfigurationFile, StrictModel, nearest
+from perception_core.precision import FULL_PRECISION, Precision
 
 #: Tensors that sensor_fusion puts into every frame, by graph name; the one vocabulary of frame inputs.
 #: V = the rig's cameras in rig order, N = points of this frame. All geometry is in the ego frame.
@@ -83,6 +84,45 @@ class BundleInput(StrictModel):
     max_cameras: int | None = None
 
 
+class OutputError(StrictModel):
+    """How far one output of a variant lies from that of the network in fp32.
+
+    Attributes:
+        max_abs_error: Largest absolute difference, in the output's own unit.
+        max_rel_error: That difference as a share of the output's largest absolute value.
+    """
+
+    max_abs_error: float = pydantic.Field(ge=0)
+    max_rel_error: float = pydantic.Field(ge=0)
+
+
+class MetricChange(StrictModel):
+    """A task's metric with a component in fp32 and with its variant, all other components in fp32."""
+
+    fp32: float
+    variant: float
+
+
+class VariantSpec(StrictModel):
+    """A component in another precision.
+
+    Attributes:
+        exported: Backend name to the graph of its dense part, relative to the bundle; the word `torch` says
+            that the network itself runs in torch in this precision.
+        calibration: What the ranges of its integers were measured on; empty for floating-point variants.
+        errors: By backend and output of the dense part: the difference to the network in fp32, on frames the
+            variant was not calibrated on.
+        metrics: By `task/metric`: what the variant alone changes; empty where no data was given.
+        metrics_data: Which data the metrics are of.
+    """
+
+    exported: dict[str, str]
+    calibration: str = ""
+    errors: dict[str, dict[str, OutputError]] = {}
+    metrics: dict[str, MetricChange] = {}
+    metrics_data: str = ""
+
+
 class ComponentSpec(StrictModel):
     """One placeable part of the model.
 
@@ -94,6 +134,7 @@ class ComponentSpec(StrictModel):
         decoder_options: Options of the decoder.
         exported: Backend name to the exported graph of its dense part, relative to the bundle; the word
             `torch` instead of a file says that on a device with that backend the component runs in torch.
+        variants: The component in other precisions than fp32, by precision.
     """
 
     inputs: tuple[str, ...]
@@ -102,6 +143,29 @@ class ComponentSpec(StrictModel):
     decoder: str | None = None
     decoder_options: dict[str, Any] = {}
     exported: dict[str, str] = {}
+    variants: dict[Precision, VariantSpec] = {}
+
+    @pydantic.field_validator("variants")
+    @classmethod
+    def _full_precision_is_no_variant(
+        cls, variants: dict[Precision, VariantSpec]
+    ) -> dict[Precision, VariantSpec]:
+        if FULL_PRECISION in variants:
+            raise ValueError(f"{FULL_PRECISION} is the component itself, its graphs stand under 'exported'")
+        return variants
+
+
+def missing_variant(name: str, component: ComponentSpec, precision: str, backend: str) -> str | None:
+    """Says that a component has no variant of a precision for a backend, None where it has one."""
+    variant = next((spec for key, spec in component.variants.items() if key == precision), None)
+    remedy = f"add it with `mmmt export --variant {precision}`, or choose another precision"
+    if variant is None:
+        has = f"variants {', '.join(sorted(component.variants))}" if component.variants else "no variants"
+        return f"component '{name}' has no {precision} variant (it has {has}); {remedy}"
+    if backend not in variant.exported:
+        there = ", ".join(sorted(variant.exported)) or "no backend"
+        return f"component '{name}' has its {precision} variant for {there}, not for '{backend}'; {remedy}"
+    return None
 
 
 class ModelReference(StrictModel):

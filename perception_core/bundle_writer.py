@@ -83,9 +83,16 @@ def write_bundle(
             earlier.unlink()
         for file in staging.iterdir():
             file.replace(path / file.name)
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110)
-    (path / "bundle.yaml").write_text(text, encoding="utf-8")
+    write_spec(path, spec)
     return Bundle.open(path)
+
+
+def write_spec(path: Path, spec: BundleSpec) -> None:
+    """Writes a bundle's bundle.yaml; the file is always whole."""
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110)
+    unfinished = path / ".bundle.yaml.unfinished"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path / "bundle.yaml")
 
 
 def _export_graphs(model: PerceptionModel, path: Path) -> tuple[dict[str, ComponentSpec], dict[str, str]]:

@@ -13,6 +13,7 @@ import pydantic
 
 from perception_core.bundle import Bundle, BundleSpec
 from perception_core.configuration import ConfigurationError, ConfigurationFile, StrictModel
+from perception_core.precision import FULL_PRECISION, Precision
 from perception_core.resources import find_folder, find_named
 from perception_core.rig import Rig, load_rig
 
@@ -42,6 +43,8 @@ class Device(StrictModel):
         cores: CPU cores of a `cpu` device; threads of its components are pinned to them.
         index: Device index of a GPU.
         backend: How components run on it (perception_core.backends).
+        precision: Which variant of a component runs on it, where `precision` of the deployment does not say
+            otherwise for the component.
         power_w: Power model.
         memory_mb: Memory limit for components' weights and activations, None: not limited.
         host: Host the device belongs to; tensors between hosts are serialized.
@@ -51,6 +54,7 @@ class Device(StrictModel):
     cores: tuple[int, ...] = ()
     index: int = pydantic.Field(default=0, ge=0)
     backend: Literal["torch", "torch_compile", "onnxruntime", "openvino", "tensorrt"] = "torch"
+    precision: Precision = FULL_PRECISION
     power_w: PowerModel | None = None
     memory_mb: float | None = None
     host: str = "local"
@@ -104,6 +108,7 @@ class Deployment(StrictModel):
     Attributes:
         bundle: Bundle folder, relative to the repository or share folder, or absolute.
         rig: Rig name in hw_configs/rigs or a path.
+        precision: Which variant of a component runs, by component; others run in their device's precision.
         budgets_ms: Latency budget of paths written `modality->task`; modality `*` stands for every modality.
         parameters: ROS parameters by node name.
     """
@@ -116,9 +121,17 @@ class Deployment(StrictModel):
     links: dict[str, Link] = pydantic.Field(default={})
     processes: dict[str, ProcessSpec]
     placement: dict[str, str]
+    precision: dict[str, Precision] = pydantic.Field(default={})
     budgets_ms: dict[str, float] = pydantic.Field(default={})
     transport: TransportOptions = TransportOptions()
     parameters: dict[str, dict[str, Any]] = pydantic.Field(default={})
+
+    def device_for(self, component: str) -> Device:
+        """Returns the device a component is placed on, with the precision the component has there."""
+        device = self.devices[self.placement[component]]
+        if component not in self.precision:
+            return device
+        return device.model_copy(update={"precision": self.precision[component]})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from perception_core.bundle import BundleSpec
+from perception_core.bundle import BundleSpec, missing_variant
 from perception_core.configuration import ConfigurationError, ConfigurationFile, nearest
 from perception_core.deployment import (
     ALL_NODES,
@@ -20,6 +20,7 @@ from perception_core.deployment import (
     expand_processes,
 )
 from perception_core.overrides import bundle_tasks
+from perception_core.precision import FULL_PRECISION, why_not
 from perception_core.rig import Rig
 
 ANY_MODALITY = "*"
@@ -49,6 +50,7 @@ def check(
         *_check_devices(file, deployment),
         *_check_links(file, deployment),
         *_check_placement(file, deployment, bundle),
+        *_check_precisions(file, deployment, bundle),
         *_check_processes(file, deployment, bundle),
         *_check_budgets(file, deployment, bundle, modalities),
         *_check_parameters(file, deployment, bundle),
@@ -141,6 +143,33 @@ def _check_placement(
             )
             hint = f"add '{component}: DEVICE' with one of: {', '.join(deployment.devices)}"
             yield file.error(("placement",), f"{message}{close if 'did you mean' in close else ''}; {hint}")
+
+
+def _check_precisions(
+    file: ConfigurationFile, deployment: Deployment, bundle: BundleSpec
+) -> Iterator[ConfigurationError]:
+    for component in deployment.precision:
+        if component not in bundle.components:
+            message = f"bundle '{bundle.name}' has no component '{component}'"
+            yield file.error(("precision", component), message + nearest(component, bundle.components))
+    for component, spec in bundle.components.items():
+        placed = deployment.placement.get(component)
+        if placed is None or placed not in deployment.devices:
+            continue  # the placement is reported already
+        device = deployment.device_for(component)
+        if device.precision == FULL_PRECISION:
+            continue
+        chosen = component in deployment.precision
+        location = ("precision", component) if chosen else ("devices", placed, "precision")
+        problem = why_not(device.precision, device.backend, device.kind)
+        if problem is None:
+            problem = missing_variant(component, spec, device.precision, device.backend)
+        if problem is not None:
+            remedy = (
+                f"write precision: {{{component}: {FULL_PRECISION}}} to run this one component on '{placed}' "
+                f"in {FULL_PRECISION}"
+            )
+            yield file.error(location, problem if chosen else f"{problem}; {remedy}")
 
 
 def _check_processes(

@@ -43,6 +43,10 @@ def load_for_bundle(
         if component not in spec.components:
             given[f"placement.{component}"] = "null"
             notes.append(f"bundle {spec.name} has no {component}; its placement is left out")
+    for component in written.precision:
+        if component not in spec.components:
+            given[f"precision.{component}"] = "null"
+            notes.append(f"bundle {spec.name} has no {component}; its precision is left out")
     tasks = (*bundle_tasks(spec), CONTROL)
     for budget in written.budgets_ms:
         if budget.partition("->")[2] not in tasks:

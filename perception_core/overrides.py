@@ -22,6 +22,7 @@ FORMS = (
     "rig:=NAME",
     "bundle:=PATH",
     "placement.COMPONENT:=DEVICE",
+    "precision.COMPONENT:=PRECISION",
     "processes.PROCESS.FIELD:=VALUE",
     "devices.DEVICE.FIELD:=VALUE",
     "links.A->B.FIELD:=VALUE",
@@ -95,6 +96,7 @@ def override_keys(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> dict[
 
     locations: list[tuple[str, ...]] = [("rig",), ("bundle",)]
     locations += [("placement", name) for name in dict.fromkeys((*deployment.placement, *bundle.components))]
+    locations += [("precision", name) for name in dict.fromkeys((*deployment.precision, *bundle.components))]
     locations += [
         ("processes", name, field) for name in deployment.processes for field in ProcessSpec.model_fields
     ]

@@ -6,6 +6,7 @@ from perception_core.backends.backend import ComponentRunner
 from perception_core.bundle import Bundle
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import Device
+from perception_core.precision import why_not
 
 __all__ = ["ComponentRunner", "available_backends", "load_component"]
 
@@ -21,12 +22,16 @@ def load_component(bundle: Bundle, component: str, device: Device) -> ComponentR
     Args:
         bundle: The bundle.
         component: Name of the component.
-        device: Where it runs and with which backend.
+        device: Where it runs, with which backend and in which precision.
 
     Raises:
         ConfigurationError: The bundle does not fit, or the backend or device cannot be used here; says what
             to do.
     """
+    problem = why_not(device.precision, device.backend, device.kind)
+    # A precision on a kind of device that no backend runs on is refused by the backend, for that reason.
+    if problem is not None and device.kind in ("cpu", "gpu"):
+        raise ConfigurationError(f"component '{component}': {problem}")
     # Each runtime is imported only where it is used: one costs a second and hundreds of megabytes a process.
     if device.backend == "torch":
         from perception_core.backends.torch_backend import load_with_torch

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from perception_core.bundle import Bundle
+from perception_core.bundle import Bundle, missing_variant
 from perception_core.configuration import ConfigurationError
 from perception_core.models import Component
+from perception_core.precision import FULL_PRECISION, Precision
 from perception_core.weights import sha256_of
 
 #: Value of `exported` that says: on a device with this backend, this component runs in torch.
@@ -32,15 +33,29 @@ class ExportedGraph(nn.Module, ABC):
         return results if len(results) > 1 else results[0]
 
 
-def graph_of(bundle: Bundle, component: str, backend: str) -> Path | None:
+def graph_of(
+    bundle: Bundle, component: str, backend: str, precision: Precision = FULL_PRECISION
+) -> Path | None:
     """Returns the graph a bundle has of a component for a backend, or None where it says to run in torch.
+
+    Args:
+        bundle: The bundle.
+        component: Name of the component.
+        backend: Name of the backend.
+        precision: The component itself or one of its variants.
 
     Raises:
         ConfigurationError: The bundle has neither, or the file is missing or not the one bundle.yaml was
             written for.
     """
     where = bundle.path / "bundle.yaml"
-    exported = bundle.spec.components[component].exported
+    spec = bundle.spec.components[component]
+    exported = spec.exported
+    if precision != FULL_PRECISION:
+        problem = missing_variant(component, spec, precision, backend)
+        if problem is not None:
+            raise ConfigurationError(f"{where}: {problem}")
+        exported = spec.variants[precision].exported
     entry = exported.get(backend)
     if entry is None:
         has = f"graphs for {', '.join(sorted(exported))}" if exported else "no exported graph at all"
@@ -65,7 +80,7 @@ def graph_of(bundle: Bundle, component: str, backend: str) -> Path | None:
     return path
 
 
-def replace_dense_part(component: Component, graph: ExportedGraph) -> nn.Module:
+def replace_dense_part(component: Component, graph: nn.Module) -> nn.Module:
     """Returns the component with `graph` in the place of its dense part."""
     if not component.dense_name:
         return graph

@@ -53,7 +53,7 @@ def load_with_onnxruntime(bundle: Bundle, name: str, device: Device) -> TorchRun
             f"backend 'onnxruntime' runs on cpu devices here, not on a {device.kind}; use backend torch"
         )
     component, spec = build_component(bundle, name)
-    path = graph_of(bundle, name, "onnxruntime")
+    path = graph_of(bundle, name, "onnxruntime", device.precision)
     if path is None:
         return load_with_torch(bundle, name, device)
     module = replace_dense_part(component, OnnxRuntimeGraph(path, device))

@@ -13,27 +13,51 @@ from perception_core.backends.torch_backend import TorchRunner, build_component,
 from perception_core.bundle import Bundle
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import Device
+from perception_core.precision import Precision
+
+#: What OpenVINO is told to compute in, and the capability a processor must have for it. Graphs in integers
+#: carry their own types; what is left of them in floats stays in 32 bits.
+_COMPUTES_IN: dict[Precision, tuple[str, str | None]] = {
+    "fp32": ("f32", None),
+    "bf16": ("bf16", "BF16"),
+    "fp16": ("f16", "FP16"),
+    "int8": ("f32", "INT8"),
+}
 
 
 class OpenVinoGraph(ExportedGraph):
-    """A compiled OpenVINO model with one inference request."""
+    """A compiled OpenVINO model with one inference request.
+
+    Raises:
+        ConfigurationError: OpenVINO cannot load the graph, or this processor lacks the instructions of the
+            precision.
+    """
 
     def __init__(self, path: Path, device: Device) -> None:
         super().__init__()
         import openvino
 
+        core = openvino.Core()
+        hint, capability = _COMPUTES_IN[device.precision]
+        has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        # Without them OpenVINO would silently compute in 32 bits.
+        if capability is not None and capability not in has:
+            raise ConfigurationError(
+                f"{path}: this processor cannot compute in {device.precision} with OpenVINO (it has "
+                f"{', '.join(sorted(has))}); choose another precision or device"
+            )
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            # bf16, OpenVINO's choice on some CPUs, changes the results and is slower on others.
-            "INFERENCE_PRECISION_HINT": "f32",
+            # Said also for f32: left alone, OpenVINO chooses bf16 on some CPUs, which changes the results.
+            "INFERENCE_PRECISION_HINT": hint,
             # The deployment pins threads; OpenVINO's own pinning would move them to cores of its choice.
             "ENABLE_CPU_PINNING": False,
         }
         if device.cores:
             properties["INFERENCE_NUM_THREADS"] = len(device.cores)
         try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", properties)
+            compiled = core.compile_model(str(path), "CPU", properties)
         except RuntimeError as error:
             raise ConfigurationError(f"{path}: OpenVINO cannot load this graph: {error}") from error
         self._outputs = len(compiled.outputs)
@@ -59,7 +83,7 @@ def load_with_openvino(bundle: Bundle, name: str, device: Device) -> TorchRunner
             f"backend 'openvino' runs on cpu devices here, not on a {device.kind}; use backend torch"
         )
     component, spec = build_component(bundle, name)
-    path = graph_of(bundle, name, "openvino")
+    path = graph_of(bundle, name, "openvino", device.precision)
     if path is None:
         return load_with_torch(bundle, name, device)
     module = replace_dense_part(component, OpenVinoGraph(path, device))

@@ -9,10 +9,13 @@ import torch
 from torch import nn
 
 from perception_core.backends.example_inputs import example_inputs
+from perception_core.backends.exported_graph import RUN_IN_TORCH, graph_of, replace_dense_part
+from perception_core.backends.reduced_precision import TORCH_DTYPES, ReducedPrecision
 from perception_core.bundle import Bundle, ComponentSpec
 from perception_core.configuration import ConfigurationError, nearest
 from perception_core.deployment import Device
 from perception_core.models import Component, create_model
+from perception_core.precision import FULL_PRECISION
 from perception_core.weights import load_component_weights
 
 
@@ -115,7 +118,27 @@ def load_with_torch(bundle: Bundle, name: str, device: Device) -> TorchRunner:
     target = torch_device_of(device)
     component, spec = build_component(bundle, name)
     component.fuse_normalization()
-    return TorchRunner(bundle, name, component, spec, device, target)
+    module = _in_precision(bundle, name, component, device)
+    return TorchRunner(bundle, name, module, spec, device, target)
+
+
+def _in_precision(bundle: Bundle, name: str, component: Component, device: Device) -> nn.Module:
+    """Returns the component in its device's precision.
+
+    Raises:
+        ConfigurationError: The bundle has no such variant of it for this backend.
+    """
+    if device.precision == FULL_PRECISION:
+        return component
+    graph = graph_of(bundle, name, device.backend, device.precision)
+    if graph is not None or device.precision not in TORCH_DTYPES:
+        raise ConfigurationError(
+            f"{bundle.path / 'bundle.yaml'}: the {device.precision} variant of component '{name}' for "
+            f"backend '{device.backend}' is no network in 16-bit floats, and torch runs no other; write "
+            f"the word '{RUN_IN_TORCH}' there, or place the component on a device with another backend"
+        )
+    reduced = ReducedPrecision(component.dense_part, TORCH_DTYPES[device.precision])
+    return replace_dense_part(component, reduced)
 
 
 def load_with_torch_compile(bundle: Bundle, name: str, device: Device) -> TorchRunner:
@@ -132,7 +155,8 @@ def load_with_torch_compile(bundle: Bundle, name: str, device: Device) -> TorchR
     component.fuse_normalization()
     if component.exportable:  # sparse operators would only break the graph into pieces
         component.dense_part.compile(dynamic=any(component.dense_dynamic))
-    return TorchRunner(bundle, name, component, spec, device, target)
+    module = _in_precision(bundle, name, component, device)
+    return TorchRunner(bundle, name, module, spec, device, target)
 
 
 def torch_compile_available() -> tuple[bool, str]:

@@ -16,7 +16,7 @@ import torch
 from perception_core.backends import available_backends, load_component
 from perception_core.backends.backend import ComponentRunner
 from perception_core.backends.example_inputs import example_frame
-from perception_core.bundle import Bundle
+from perception_core.bundle import Bundle, missing_variant
 from perception_core.bundle_identity import bundle_identity
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import Deployment, Device
@@ -24,6 +24,7 @@ from perception_core.host import available_cores
 from perception_core.platform.machine import this_machine
 from perception_core.platform.measured_table import MeasuredTable, Measurement, Unmeasured
 from perception_core.platform.rolling import nearest_rank
+from perception_core.precision import FULL_PRECISION, Precision, precisions_of
 
 #: Backends by kind of device, as far as this version knows them.
 _BACKENDS_OF_KIND = {
@@ -45,6 +46,7 @@ class TimingOptions:
         cameras: Cameras of the frame.
         points: Points of the frame.
         every_backend: Measure all backends, not only each device's own.
+        every_precision: Measure all variants the bundle has, not only the precision the deployment asks for.
     """
 
     repeats: int = 50
@@ -52,6 +54,7 @@ class TimingOptions:
     cameras: int = 6
     points: int = 30_000
     every_backend: bool = True
+    every_precision: bool = True
 
 
 def measure_deployment(
@@ -87,12 +90,15 @@ def measure_deployment(
             if problem is not None or not there:
                 unmeasured.append(Unmeasured(device=name, backend=backend, why=problem or why))
                 continue
-            watch(f"{name} with {backend}")
-            measured, failed = _measure_pinned(
-                bundle, name, device.model_copy(update={"backend": backend}), frame, options
-            )
-            entries += measured
-            unmeasured += failed
+            for precision in precisions_of(backend, device.kind):
+                components = _components_in(deployment, bundle, name, backend, precision, options)
+                if not components:
+                    continue
+                watch(f"{name} with {backend}" + ("" if precision == FULL_PRECISION else f" in {precision}"))
+                as_measured = device.model_copy(update={"backend": backend, "precision": precision})
+                measured, failed = _measure_pinned(bundle, name, as_measured, components, frame, options)
+                entries += measured
+                unmeasured += failed
     if not entries:
         reasons = "; ".join(f"{item.device} with {item.backend}: {item.why}" for item in unmeasured)
         raise ConfigurationError(f"deployment '{deployment.name}': nothing could be measured here: {reasons}")
@@ -105,6 +111,12 @@ def measure_deployment(
         cameras=options.cameras if bundle.spec.input.image else 0,
         points=points if bundle.spec.input.max_points else 0,
         device_backends={name: device.backend for name, device in deployment.devices.items()},
+        device_precisions={
+            name: device.precision
+            for name, device in deployment.devices.items()
+            if device.precision != FULL_PRECISION
+        },
+        component_precisions=dict(deployment.precision),
         entries=tuple(entries),
         unmeasured=tuple(unmeasured),
     )
@@ -113,6 +125,24 @@ def measure_deployment(
 def _backends(device: Device, every: bool) -> tuple[str, ...]:
     others = _BACKENDS_OF_KIND.get(device.kind, ()) if every else ()
     return tuple(dict.fromkeys((device.backend, *others)))
+
+
+def _components_in(
+    deployment: Deployment,
+    bundle: Bundle,
+    device: str,
+    backend: str,
+    precision: Precision,
+    options: TimingOptions,
+) -> tuple[str, ...]:
+    """Returns the components that are measured in a precision with a backend: they have it, it is wanted."""
+    of_device = deployment.devices[device].precision
+    return tuple(
+        name
+        for name, spec in bundle.spec.components.items()
+        if (options.every_precision or deployment.precision.get(name, of_device) == precision)
+        and (precision == FULL_PRECISION or missing_variant(name, spec, precision, backend) is None)
+    )
 
 
 def _unusable(device: Device) -> str | None:
@@ -140,10 +170,11 @@ def _measure_pinned(
     bundle: Bundle,
     name: str,
     device: Device,
+    components: Sequence[str],
     frame: Mapping[str, torch.Tensor],
     options: TimingOptions,
 ) -> tuple[list[Measurement], list[Unmeasured]]:
-    """Measures all components in a thread of the device's own."""
+    """Measures components in a thread of the device's own."""
     measured: list[Measurement] = []
     failed: list[Unmeasured] = []
     errors: list[BaseException] = []
@@ -152,7 +183,7 @@ def _measure_pinned(
         try:
             if device.kind == "cpu" and device.cores:
                 os.sched_setaffinity(0, device.cores)  # this thread, and those it starts
-            for outcome in _measure_components(bundle, name, device, frame, options):
+            for outcome in _measure_components(bundle, name, device, components, frame, options):
                 if isinstance(outcome, Measurement):
                     measured.append(outcome)
                 else:
@@ -172,21 +203,29 @@ def _measure_components(
     bundle: Bundle,
     name: str,
     device: Device,
+    components: Sequence[str],
     frame: Mapping[str, torch.Tensor],
     options: TimingOptions,
 ) -> Iterator[Measurement | Unmeasured]:
-    for component, spec in bundle.spec.components.items():
-        inputs = {tensor: frame[tensor] for tensor in spec.inputs}
+    for component in components:
+        inputs = {tensor: frame[tensor] for tensor in bundle.spec.components[component].inputs}
         try:
             runner = load_component(bundle, component, device)
         except ConfigurationError as error:
-            yield Unmeasured(device=name, backend=device.backend, component=component, why=str(error))
+            yield Unmeasured(
+                device=name,
+                backend=device.backend,
+                precision=device.precision,
+                component=component,
+                why=str(error),
+            )
             continue
         times_ms = time_component(runner, inputs, options.repeats, options.budget_s)
         yield Measurement(
             component=component,
             device=name,
             backend=device.backend,
+            precision=device.precision,
             threads=len(device.cores) if device.kind == "cpu" else 0,
             repeats=len(times_ms),
             **summary(times_ms),

@@ -15,6 +15,7 @@ from perception_core.bundle import Bundle, BundleSpec
 from perception_core.bundle_identity import bundle_identity
 from perception_core.configuration import ConfigurationError, StrictModel, nearest
 from perception_core.platform.machine import Machine
+from perception_core.precision import FULL_PRECISION, Precision
 
 
 class Measurement(StrictModel):
@@ -24,6 +25,7 @@ class Measurement(StrictModel):
         component: Name of the component.
         device: Name of the device in the deployment.
         backend: How it ran.
+        precision: The component itself or one of its variants.
         threads: Threads it ran with, as many as the device has cores; 0 on a GPU.
         repeats: Frames that were timed.
         median_ms, p95_ms, minimum_ms: Over these frames.
@@ -32,6 +34,7 @@ class Measurement(StrictModel):
     component: str
     device: str
     backend: str
+    precision: Precision = FULL_PRECISION
     threads: int = pydantic.Field(ge=0)
     repeats: int = pydantic.Field(gt=0)
     median_ms: float = pydantic.Field(ge=0)
@@ -45,12 +48,14 @@ class Unmeasured(StrictModel):
     Attributes:
         device: Name of the device.
         backend: Name of the backend.
+        precision: Precision that was asked for.
         component: Name of the component; None: none of them.
         why: And what to do.
     """
 
     device: str
     backend: str
+    precision: Precision = FULL_PRECISION
     component: str | None = None
     why: str
 
@@ -67,6 +72,8 @@ class MeasuredTable(StrictModel):
         date: When, ISO 8601.
         cameras, points: The frame that was run.
         device_backends: Backend that the deployment gives each device.
+        device_precisions: Precision that it gives each device; `fp32` where nothing is said.
+        component_precisions: Precision that it gives single components, whatever their device's is.
         entries: Measurements.
         unmeasured: What is missing, and why.
     """
@@ -80,24 +87,34 @@ class MeasuredTable(StrictModel):
     cameras: int = pydantic.Field(ge=0)
     points: int = pydantic.Field(ge=0)
     device_backends: dict[str, str]
+    device_precisions: dict[str, Precision] = {}
+    component_precisions: dict[str, Precision] = {}
     entries: tuple[Measurement, ...]
     unmeasured: tuple[Unmeasured, ...] = ()
 
     def latency_ms(self, component: str, device: str) -> float:
-        """Returns the median latency of a component on a device with the device's own backend.
+        """Returns the median latency of a component on a device with the backend and in the precision the
+        deployment gives it there.
 
         Raises:
             ConfigurationError: It was not measured; says why.
         """
         return self.measurement(component, device).median_ms
 
-    def measurement(self, component: str, device: str, backend: str | None = None) -> Measurement:
+    def measurement(
+        self,
+        component: str,
+        device: str,
+        backend: str | None = None,
+        precision: Precision | None = None,
+    ) -> Measurement:
         """Returns one measurement.
 
         Args:
             component: Name of the component.
             device: Name of the device.
             backend: None: the one the deployment gives the device.
+            precision: None: the one the deployment gives the component on this device.
 
         Raises:
             ConfigurationError: It was not measured; says why.
@@ -108,8 +125,12 @@ class MeasuredTable(StrictModel):
                 + nearest(device, self.device_backends)
             )
         wanted = backend or self.device_backends[device]
+        of_device = self.device_precisions.get(device, FULL_PRECISION)
+        computed_in = precision or self.component_precisions.get(component, of_device)
         for entry in self.entries:
-            if (entry.component, entry.device, entry.backend) == (component, device, wanted):
+            if (entry.component, entry.device) != (component, device):
+                continue
+            if (entry.backend, entry.precision) == (wanted, computed_in):
                 return entry
         components = {entry.component for entry in self.entries}
         if component not in components:
@@ -120,22 +141,33 @@ class MeasuredTable(StrictModel):
         reasons = [
             item.why
             for item in self.unmeasured
-            if (item.device, item.backend) == (device, wanted) and item.component in (None, component)
+            if (item.device, item.backend, item.precision) == (device, wanted, computed_in)
+            and item.component in (None, component)
         ]
         why = f": {reasons[0]}" if reasons else "; measure it with `mmmt profile`"
         raise ConfigurationError(
-            f"component '{component}' was not measured on device '{device}' with {wanted}{why}"
+            f"component '{component}' was not measured on device '{device}' with {wanted}"
+            f"{'' if computed_in == FULL_PRECISION else f' in {computed_in}'}{why}"
         )
 
-    def fastest(self, component: str, device: str) -> Measurement:
+    def fastest(self, component: str, device: str, precision: Precision | None = None) -> Measurement:
         """Returns the measurement of the fastest backend.
+
+        Args:
+            component: Name of the component.
+            device: Name of the device.
+            precision: None: any that was measured; what a variant costs in accuracy stands in the bundle.
 
         Raises:
             ConfigurationError: There is none.
         """
-        found = [entry for entry in self.entries if (entry.component, entry.device) == (component, device)]
+        found = [
+            entry
+            for entry in self.entries
+            if (entry.component, entry.device) == (component, device) and precision in (None, entry.precision)
+        ]
         if not found:
-            return self.measurement(component, device)  # says why there is none
+            return self.measurement(component, device, precision=precision)  # says why there is none
         return min(found, key=lambda entry: entry.median_ms)
 
     @property

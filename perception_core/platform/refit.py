@@ -99,13 +99,16 @@ def measured_by_device(runs: Iterable[RunObservations]) -> dict[tuple[str, str],
 
 
 def alike_devices(devices: Mapping[str, Device]) -> dict[str, tuple[str, ...]]:
-    """Returns, for each device, the others of its kind, number of cores and backend on the same host."""
+    """Returns, for each device, the others of its kind, number of cores, backend and precision on the
+    same host.
+    """
 
     def make(device: Device) -> tuple[object, ...]:
         return (
             device.kind,
             len(device.cores),
             device.backend,
+            device.precision,
             device.host,
             device.kind == "cpu" or device.index,
         )

@@ -39,7 +39,7 @@ class ComponentNode(StackNode):
         super().__init__(context, component)
         self.spec = context.bundle.spec.components[component]
         self.device_name = context.deployment.placement[component]
-        self.device = context.deployment.devices[self.device_name]
+        self.device = context.deployment.device_for(component)
         self.declare_parameter(
             "slow_down_ms",
             0.0,

@@ -14,6 +14,7 @@ from typing import get_args
 from perception_core.configuration import ConfigurationError, nearest
 from perception_core.deployment import Device, ResolvedDeployment, load_deployment
 from perception_core.overrides import FORMS, SECTIONS, SEPARATOR
+from perception_core.precision import FULL_PRECISION
 from perception_core.resources import names_in
 from perception_nodes.runtime.executor import ExecutorKind
 
@@ -182,4 +183,5 @@ def _describe(device: Device) -> str:
     )
     if device.kind != "cpu":
         where = f"{device.kind} {device.index}"
-    return f"{where} with {device.backend}"
+    precision = "" if device.precision == FULL_PRECISION else f" in {device.precision}"
+    return f"{where} with {device.backend}{precision}"

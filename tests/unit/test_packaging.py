@@ -60,6 +60,18 @@ def test_lock_satisfies_what_the_vehicle_asks_for(line: str) -> None:
     assert requirement.specifier.contains(locked)
 
 
+def test_extra_mmdet3d_agrees_with_the_lock(setup_arguments: dict[str, Any]) -> None:
+    locked = locked_versions()
+    extra = {
+        canonicalize_name(Requirement(line).name): line.split("==")[1]
+        for line in setup_arguments["extras_require"]["mmdet3d"]
+    }
+    assert {"mmcv", "mmdet", "mmdet3d", "mmengine-lite"} <= set(extra)
+    assert {name: version for name, version in extra.items() if name in locked} == {
+        name: locked[name] for name in extra if name in locked
+    }
+
+
 def test_package_xml_names_every_ros_package_in_use() -> None:
     root = ElementTree.parse(REPOSITORY / "package.xml").getroot()
     assert root.get("format") == "3"

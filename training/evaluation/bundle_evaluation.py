@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from perception_core.bundle import Bundle
 from perception_core.deployment import Device
+from perception_core.precision import Precision
 from training.datasets.dataset import SampleDataset
 from training.datasets.frame_input import FrameInput
 from training.datasets.sample import DENSE_TASKS, Sample
@@ -133,6 +134,7 @@ def evaluate_bundle(
     device: Device,
     tasks: Sequence[str] | None = None,
     *,
+    precisions: Mapping[str, Precision] | None = None,
     workers: int = 0,
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -144,6 +146,7 @@ def evaluate_bundle(
         choice: Which data.
         device: Where the bundle's components run.
         tasks: Tasks to judge; None: all of the bundle's heads.
+        precisions: Variants of components that run instead of the device's precision.
         workers: Processes that read samples; 0: this one.
         progress: Told after each sample.
         watch: Shown each sample with the bundle's outputs, e.g. to draw some.
@@ -163,7 +166,7 @@ def evaluate_bundle(
     for task in wanted:
         if task not in there:
             evaluation.skipped[task] = f"no labels in this data set ({dataset.name})"
-    model = OfflineBundle(bundle, [task for task in wanted if task in there], device)
+    model = OfflineBundle(bundle, [task for task in wanted if task in there], device, precisions)
     judges: dict[str, Judge] = {}
     for task in model.heads:
         judge = _judge(task, model, dataset, choice)

@@ -14,6 +14,7 @@ from perception_core.configuration import nearest
 from perception_core.deployment import Device
 from perception_core.host import available_cores
 from perception_core.ops.bev_grid import BevGrid
+from perception_core.precision import Precision
 from training.datasets.sample import Sample
 from training.evaluation.mono_frame import mono_tensors
 from training.evaluation.nuscenes_submission import MAX_BOXES
@@ -28,6 +29,11 @@ def evaluation_device(kind: str = "cpu", backend: str = "torch") -> Device:
     return Device.model_validate({"kind": kind, "cores": cores, "backend": backend})
 
 
+def in_precision(device: Device, precision: Precision | None) -> Device:
+    """Returns a device in another precision; None: as it is."""
+    return device if precision is None else device.model_copy(update={"precision": precision})
+
+
 class OfflineBundle:
     """The components of a bundle that some tasks need, run one after the other.
 
@@ -36,13 +42,20 @@ class OfflineBundle:
         heads: Component by task.
     """
 
-    def __init__(self, bundle: Bundle, tasks: Sequence[str], device: Device) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        tasks: Sequence[str],
+        device: Device,
+        precisions: Mapping[str, Precision] | None = None,
+    ) -> None:
         """Loads the components.
 
         Args:
             bundle: The bundle.
             tasks: Tasks to run; others' heads are left out.
             device: Where all of them run.
+            precisions: Variants of components that run instead of the device's precision.
 
         Raises:
             EvaluationError: The bundle has no head for a task.
@@ -56,7 +69,9 @@ class OfflineBundle:
         self.heads = {task: known[task] for task in tasks}
         needed = _needed(bundle, self.heads.values())
         self._runners: dict[str, ComponentRunner] = {
-            name: load_component(bundle, name, device) for name in bundle.spec.components if name in needed
+            name: load_component(bundle, name, in_precision(device, (precisions or {}).get(name)))
+            for name in bundle.spec.components
+            if name in needed
         }
 
     def run(self, sample: Sample) -> dict[str, torch.Tensor]:

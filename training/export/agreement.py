@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from perception_core.backends.example_inputs import example_frame
 from perception_core.backends.exported_graph import graph_of
 from perception_core.backends.onnxruntime_backend import OnnxRuntimeGraph
-from perception_core.backends.torch_backend import build_component
 from perception_core.bundle import Bundle
 from perception_core.configuration import StrictModel
 from perception_core.deployment import Device
 from perception_core.host import available_cores
+from training.export.dense_calls import DensePartRecorder
 
 #: Largest difference of single precision that is no error, absolute or of the largest value.
 TOLERANCE = 1e-3
@@ -61,38 +60,18 @@ def compare_graphs(bundle: Bundle, cameras: int = 6, points: int = 30_000) -> li
     Raises:
         ConfigurationError: A graph is missing or cannot be loaded.
     """
-    tensors = example_frame(bundle.spec.input, cameras, points)
+    calls = DensePartRecorder(bundle).run(example_frame(bundle.spec.input, cameras, points))
     device = Device.model_validate({"kind": "cpu", "cores": available_cores(), "backend": _BACKEND})
     agreements = []
     for name in bundle.spec.components:
-        component, spec = build_component(bundle, name)
-        seen: list[tuple[tuple[torch.Tensor, ...], Any]] = []
-
-        def remember(
-            _: Any, arguments: tuple[torch.Tensor, ...], output: Any, seen: list[Any] = seen
-        ) -> None:
-            seen.append((arguments, output))
-
-        handle = component.dense_part.register_forward_hook(remember)
-        try:
-            with torch.no_grad():
-                outputs = component(*(tensors[tensor] for tensor in spec.inputs))
-        finally:
-            handle.remove()
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        tensors.update(zip(spec.outputs, outputs, strict=True))
         path = graph_of(bundle, name, _BACKEND)
         if path is None:
             agreements.append(Agreement(component=name, exported=False))
             continue
-        arguments, eager = seen[0]
-        found = OnnxRuntimeGraph(path, device)(*arguments)
-        agreements.append(_compared(name, _as_tuple(eager), _as_tuple(found)))
+        call = calls[name]
+        found = OnnxRuntimeGraph(path, device)(*call.arguments)
+        agreements.append(_compared(name, call.outputs, found if isinstance(found, tuple) else (found,)))
     return agreements
-
-
-def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _compared(name: str, eager: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> Agreement:
