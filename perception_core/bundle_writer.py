@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from perception_core.atomic_write import write_atomically
 from perception_core.backends.example_inputs import example_inputs
 from perception_core.backends.exported_graph import RUN_IN_TORCH
 from perception_core.bundle import Bundle, BundleSpec, ComponentSpec, ModelReference, TrainingRecord
@@ -90,9 +91,7 @@ def write_bundle(
 def write_spec(path: Path, spec: BundleSpec) -> None:
     """Writes a bundle's bundle.yaml; the file is always whole."""
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110)
-    unfinished = path / ".bundle.yaml.unfinished"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path / "bundle.yaml")
+    write_atomically(path / "bundle.yaml", text)
 
 
 def _export_graphs(model: PerceptionModel, path: Path) -> tuple[dict[str, ComponentSpec], dict[str, str]]:
