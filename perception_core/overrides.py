@@ -22,6 +22,7 @@ FORMS = (
     "rig:=NAME",
     "bundle:=PATH",
     "placement.COMPONENT:=DEVICE",
+    "movable:=[COMPONENT, ...]",
     "processes.PROCESS.FIELD:=VALUE",
     "devices.DEVICE.FIELD:=VALUE",
     "links.A->B.FIELD:=VALUE",
@@ -93,7 +94,7 @@ def override_keys(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> dict[
         TransportOptions,
     )
 
-    locations: list[tuple[str, ...]] = [("rig",), ("bundle",)]
+    locations: list[tuple[str, ...]] = [("rig",), ("bundle",), ("movable",)]
     locations += [("placement", name) for name in dict.fromkeys((*deployment.placement, *bundle.components))]
     locations += [
         ("processes", name, field) for name in deployment.processes for field in ProcessSpec.model_fields
