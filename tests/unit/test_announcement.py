@@ -35,7 +35,7 @@ class RecordingNode:
 
 def context(process: str, run_id: str = "run") -> Any:
     where = {"sensor_fusion": "sensing", "camera_net": "perception", "lidar_net": "perception"}
-    return SimpleNamespace(run_id=run_id, process=process, process_of=where.__getitem__)
+    return SimpleNamespace(run_id=run_id, process=process, process_of=where.__getitem__, homes={})
 
 
 def announcement(trace_id: int) -> TensorAnnouncement:
