@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from perception_core.configuration import ConfigurationError
 from perception_core.deployment import load_deployment
 from perception_core.movable import ComponentMove, Home, first_homes, plan_move, possible_homes
+from perception_core.platform.component_work import work_of_bundle
 from perception_core.platform.frame_holder import FrameHolder
 from perception_core.platform.frame_watch import FrameWatch
+from perception_core.platform.move_proposal import RunningStages, propose_move
 from perception_core.platform.move_protocol import HostReply, HostRequest, Operation, Phase
 from perception_core.platform.move_runner import MoveRunner
 from perception_core.platform.replacement import FrameGate, MoveError, MoveLimits, Step
+from perception_core.platform.run_observations import RunObservations, StageObservation
 
 COMPONENTS_APART = DEPLOYMENT.replace(
     "  perception: {executor: multi, threads: 3, nodes: [components]}\n",
@@ -399,3 +402,62 @@ def test_a_move_of_a_dead_coordinator_is_ended_by_the_next_one() -> None:
         stack.emit()
         assert list(stack.nodes) == [recorded]
         assert stack.worked() == list(range(1, stack.frame + 1)), (recorded, agreed)
+
+
+# -- moves the policy asks for
+
+
+def observed_with(placement: dict[str, str], run_ms: dict[str, float]) -> RunObservations:
+    stages = {
+        name: StageObservation(name, placement.get(name, ""), value, 20) for name, value in run_ms.items()
+    }
+    return RunObservations(Path("run"), "fuller-tiny", stages, {"lidar->detection3d": 200.0})
+
+
+RUN_MS = {
+    "sensor_fusion": 5.0,
+    "lidar_net": 60.0,
+    "camera_net": 100.0,
+    "bev_fuser": 10.0,
+    "detection3d_head": 10.0,
+    "map_segmentation_head": 5.0,
+}
+
+
+def proposal_of(tmp_path: Path, text: str, run_ms: dict[str, float], choices: dict[str, list[str]]):
+    resolved = resolved_of(tmp_path, text)
+    return propose_move(
+        resolved.deployment,
+        resolved.bundle.spec,
+        resolved.rig,
+        work_of_bundle(resolved.bundle, resolved.rig),
+        observed_with(dict(resolved.deployment.placement), run_ms),
+        choices,
+        "lidar->detection3d",
+    )
+
+
+def test_two_networks_that_wait_for_each_other_are_taken_apart(tmp_path: Path) -> None:
+    """Both feed the fuser; on one device they take 160 ms one after the other, on two 100 ms."""
+    both = {"camera_net": ["cpu0", "cpu1"], "detection3d_head": ["cpu1", "cpu0"]}
+    proposal = proposal_of(tmp_path, MOVABLE, RUN_MS, both)
+    assert proposal is not None
+    assert (proposal.component, proposal.device) == ("camera_net", "cpu1")
+    assert proposal.before_ms - proposal.after_ms == pytest.approx(60.0, abs=1.0)
+
+
+def test_nothing_is_proposed_that_helps_nobody_or_rests_on_nothing(tmp_path: Path) -> None:
+    only_head = {"detection3d_head": ["cpu1", "cpu0"]}
+    assert proposal_of(tmp_path / "a", MOVABLE, RUN_MS, only_head) is None
+    unseen = {name: value for name, value in RUN_MS.items() if name != "bev_fuser"}
+    assert proposal_of(tmp_path / "b", MOVABLE, unseen, {"camera_net": ["cpu0", "cpu1"]}) is None
+
+
+def test_what_a_component_took_on_its_last_device_is_forgotten() -> None:
+    running = RunningStages()
+    for _ in range(10):
+        running.add("camera_net", "cpu0", 100.0)
+    for _ in range(6):
+        running.add("camera_net", "cpu1", 40.0)
+    seen = running.observations("fuller-tiny", {}).stages["camera_net"]
+    assert (seen.device, seen.run_ms, seen.count) == ("cpu1", 40.0, 6)
