@@ -235,13 +235,13 @@ class ComponentHost:
             deadline = time.monotonic() + drain_s
             while not node.frames.drained() and time.monotonic() < deadline and not self._closing.is_set():
                 time.sleep(_POLL_S)
+        self._executor.remove_node(node)  # first: what is deactivated here must not be taken from there
         node.trigger_deactivate()
         # After this no output of it comes any more, and the answer stands.
         hosted.last_output = node.frames.last_output
         self._closing.wait(self._linger_s)
         if self._closing.is_set():
             return  # the process' shutdown releases it
-        self._executor.remove_node(node)
         self._nodes.remove(node)
         _discard(node)
         with self._lock:
