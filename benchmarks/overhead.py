@@ -14,9 +14,7 @@ enough that frames do not queue, or the figure would measure the load instead.
 from __future__ import annotations
 
 import logging
-import os
 import statistics
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,11 +22,12 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks._stack import StageListener, recording_and_rig, replay_overrides, running
+
 NAME = "overhead"
 
 DEPLOYMENTS = ("cpu-1process", "cpu-2core")
 OUTPUT = "detection3d_head"
-START_LIMIT_S = 180.0
 
 _log = logging.getLogger(__name__)
 
@@ -58,116 +57,44 @@ def run(
 def _frames_of(
     deployment: str, recording: Path | None, rig: str | None, seconds: float, rate: float
 ) -> list[dict[str, float]]:
-    from perception_core.deployment import load_deployment
-    from perception_nodes.runtime.process_list import REPLAY, build_process_list
-    from perception_nodes.runtime.supervisor import Supervisor
-
-    path, rig = _recording_and_rig(recording, rig)
-    resolved = load_deployment(
-        deployment,
-        [
-            f"rig:={rig}",
-            f"parameters.replay.recording:={path}",
-            f"parameters.replay.rate:={rate}",
-            "parameters.replay.loop:=0",
-        ],
-    )
-    with _TimingCollector() as collector:
-        supervisor = Supervisor(
-            build_process_list(resolved, extra=[REPLAY]),
-            on_line=lambda name, line: _log.info("[%s] %s", name, line),
-        )
-        supervisor.start()
-        try:
-            if not supervisor.wait_ready(START_LIMIT_S):
-                raise RuntimeError(
-                    f"{deployment} did not start within {START_LIMIT_S:g} s, see its output above"
-                )
+    path, rig = recording_and_rig(recording, rig)
+    with StageListener() as listener:
+        with running(deployment, replay_overrides(path, rig, rate)) as (resolved, supervisor):
             supervisor.wait(seconds)
-        finally:
-            supervisor.stop()
-        return collector.frames(resolved.bundle)
-
-
-def _recording_and_rig(recording: Path | None, rig: str | None) -> tuple[Path, str]:
-    from mmmt_cli.demo import default_recording, rig_of
-
-    if recording is None:
-        recording = default_recording()
-    return recording.resolve(), rig or rig_of(recording)
-
-
-class _TimingCollector:
-    """Hears StageTiming on an rclpy context of its own."""
-
-    def __init__(self) -> None:
-        import rclpy
-        from mmmt_msgs.msg import StageTiming
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-
-        from perception_nodes import topics
-
-        self._rclpy = rclpy
-        self._context = Context()
-        rclpy.init(args=[], context=self._context)
-        self._node = Node(f"bench_overhead_{os.getpid()}", namespace=topics.NAMESPACE, context=self._context)
-        self._timings: list[Any] = []
-        self._node.create_subscription(StageTiming, topics.TIMING, self._timings.append, topics.reliable(256))
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
-
-    def __enter__(self) -> _TimingCollector:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(timeout_sec=2.0)
-        self._thread.join(3.0)
-        self._node.destroy_node()
-        self._rclpy.shutdown(context=self._context)
-
-    def frames(self, bundle: Any) -> list[dict[str, float]]:
-        """End-to-end and compute times of every frame that came through whole, in order."""
-        from mmmt_msgs.msg import StageTiming
-
-        from perception_core.bundle import SENSOR_FUSION
-        from perception_core.platform.critical_chain import StageRun, critical_chain
-
         time.sleep(0.5)  # the last reports are still on their way when the processes end
-        feeds = {
-            name: tuple({bundle.producer_of(tensor) for tensor in spec.inputs})
-            for name, spec in bundle.spec.components.items()
+        return _whole_frames(list(listener.timings), resolved.bundle)
+
+
+def _whole_frames(timings: list[Any], bundle: Any) -> list[dict[str, float]]:
+    """End-to-end and compute times of every frame that came through whole, in order."""
+    from mmmt_msgs.msg import StageTiming
+
+    from perception_core.bundle import SENSOR_FUSION
+    from perception_core.platform.critical_chain import StageRun, critical_chain
+
+    feeds = {
+        name: tuple({bundle.producer_of(tensor) for tensor in spec.inputs})
+        for name, spec in bundle.spec.components.items()
+    }
+    by_trace: dict[int, dict[str, Any]] = defaultdict(dict)
+    for timing in timings:
+        if timing.outcome == StageTiming.OUTCOME_DONE:
+            by_trace[timing.trace_id][timing.stage] = timing
+    frames = []
+    for trace in sorted(by_trace):
+        stages = by_trace[trace]
+        if not {SENSOR_FUSION, *_needed(OUTPUT, feeds)} <= stages.keys():
+            continue
+        runs = {
+            name: StageRun(name, f"{t.process}/{t.device or name}", t.started_ns, t.done_ns, t.compute_ns)
+            for name, t in stages.items()
         }
-        by_trace: dict[int, dict[str, Any]] = defaultdict(dict)
-        for timing in list(self._timings):
-            if timing.outcome == StageTiming.OUTCOME_DONE:
-                by_trace[timing.trace_id][timing.stage] = timing
-        frames = []
-        for trace in sorted(by_trace):
-            stages = by_trace[trace]
-            if not {SENSOR_FUSION, *_needed(OUTPUT, feeds)} <= stages.keys():
-                continue
-            runs = {
-                name: StageRun(name, f"{t.process}/{t.device or name}", t.started_ns, t.done_ns, t.compute_ns)
-                for name, t in stages.items()
-            }
-            chain = critical_chain(OUTPUT, runs, feeds)
-            preparation = sum(run.compute_ns for run in chain if run.stage == SENSOR_FUSION) / 1e6
-            networks = sum(run.compute_ns for run in chain if run.stage != SENSOR_FUSION) / 1e6
-            end_to_end = (runs[OUTPUT].done_ns - stages[SENSOR_FUSION].queued_ns) / 1e6
-            frames.append({"end_to_end": end_to_end, "preparation": preparation, "networks": networks})
-        return frames
+        chain = critical_chain(OUTPUT, runs, feeds)
+        preparation = sum(run.compute_ns for run in chain if run.stage == SENSOR_FUSION) / 1e6
+        networks = sum(run.compute_ns for run in chain if run.stage != SENSOR_FUSION) / 1e6
+        end_to_end = (runs[OUTPUT].done_ns - stages[SENSOR_FUSION].queued_ns) / 1e6
+        frames.append({"end_to_end": end_to_end, "preparation": preparation, "networks": networks})
+    return frames
 
 
 def _needed(stage: str, feeds: dict[str, tuple[str, ...]]) -> set[str]:

@@ -31,6 +31,7 @@ class SubCommand:
 COMMANDS: dict[str, SubCommand] = {
     "demo": SubCommand("mmmt_cli.demo:demo", "Play a recording through the stack and write a report."),
     "launch": SubCommand("mmmt_cli.launch:launch", "Start the stack of a deployment."),
+    "move": SubCommand("mmmt_cli.move:move", "Move a component of the running stack to another device."),
     "rig": SubCommand("mmmt_cli.rig:rig_app", "Show, check and draft rigs."),
     "doctor": SubCommand(
         "mmmt_cli.doctor:doctor", "Say what this machine has, what it lacks and how to mend it."

@@ -39,7 +39,9 @@ def plan(
         typer.Option(help="Platform that tells the speed of what was not measured: a preset or a YAML file."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the planned deployment to this YAML file.")] = None,
-    solver: Annotated[str, typer.Option(help="exact, evolution, greedy or differentiable.")] = "exact",
+    solver: Annotated[
+        str, typer.Option(help="evolution, exact (proves its plan to be best), greedy or differentiable.")
+    ] = "evolution",
     gamma2: Annotated[
         float, typer.Option(help="γ2 of Eq. 3: milliseconds that a watt is worth.", min=0.0)
     ] = 0.0,

@@ -20,9 +20,12 @@ from perception_core.rig import Rig, load_rig
 #: Nodes of the stack that are not components of a bundle. Each is in exactly one process.
 STACK_NODES = ("sensor_fusion", "latency_monitor", "control")
 #: Nodes that a launcher adds in a process of their own; a deployment may give them parameters.
-EXTRA_NODES = ("replay", "recorder")
+EXTRA_NODES = ("replay", "recorder", "move_coordinator")
 #: Under this name the parameters of every node stand.
 ALL_NODES = "all"
+
+#: The host that devices belong to where a deployment names none.
+LOCAL_HOST = "local"
 
 COMPONENTS = "components"
 COMPONENTS_ON = "components@"
@@ -57,7 +60,7 @@ class Device(StrictModel):
     precision: Precision = FULL_PRECISION
     power_w: PowerModel | None = None
     memory_mb: float | None = None
-    host: str = "local"
+    host: str = LOCAL_HOST
 
 
 class Link(StrictModel):
@@ -109,6 +112,8 @@ class Deployment(StrictModel):
         bundle: Bundle folder, relative to the repository or share folder, or absolute.
         rig: Rig name in hw_configs/rigs or a path.
         precision: Which variant of a component runs, by component; others run in their device's precision.
+        movable: Components that can be moved to another device while the stack runs (docs/replacement.md).
+            Their tensors are offered to every process they or their consumers may come to be in.
         budgets_ms: Latency budget of paths written `modality->task`; modality `*` stands for every modality.
         parameters: ROS parameters by node name.
     """
@@ -122,6 +127,7 @@ class Deployment(StrictModel):
     processes: dict[str, ProcessSpec]
     placement: dict[str, str]
     precision: dict[str, Precision] = pydantic.Field(default={})
+    movable: tuple[str, ...] = ()
     budgets_ms: dict[str, float] = pydantic.Field(default={})
     transport: TransportOptions = TransportOptions()
     parameters: dict[str, dict[str, Any]] = pydantic.Field(default={})
@@ -185,7 +191,7 @@ class ResolvedDeployment:
 
     def host_of(self, process: str) -> str:
         """Returns the host a process runs on: that of its components' devices, `local` where it has none."""
-        return next((device.host for device in self.devices_of(process).values()), "local")
+        return next((device.host for device in self.devices_of(process).values()), LOCAL_HOST)
 
 
 def expand_processes(deployment: Deployment, bundle: BundleSpec) -> dict[str, tuple[str, ...]]:

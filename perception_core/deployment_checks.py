@@ -15,10 +15,12 @@ from perception_core.deployment import (
     COMPONENTS,
     COMPONENTS_ON,
     EXTRA_NODES,
+    LOCAL_HOST,
     STACK_NODES,
     Deployment,
     expand_processes,
 )
+from perception_core.movable import possible_homes
 from perception_core.overrides import bundle_tasks
 from perception_core.precision import FULL_PRECISION, why_not
 from perception_core.rig import Rig
@@ -58,6 +60,7 @@ def check(
     ]
     if not errors:  # only a consistent table can be expanded
         errors += _check_hosts(file, deployment, bundle)
+        errors += _check_movable(file, deployment, bundle)
     if errors:
         raise ConfigurationError("\n".join(str(error) for error in errors))
 
@@ -230,6 +233,28 @@ def _check_hosts(
                 f"its components are placed on devices of several hosts: {', '.join(sorted(hosts))}; split it"
             )
             yield file.error(("processes", name.split(".", 1)[0]), message)
+
+
+def _check_movable(
+    file: ConfigurationFile, deployment: Deployment, bundle: BundleSpec
+) -> Iterator[ConfigurationError]:
+    known = [name for name in deployment.movable if name in bundle.components]
+    for position, name in enumerate(deployment.movable):
+        location = ("movable", position)
+        if name not in bundle.components:
+            message = f"bundle '{bundle.name}' has no component '{name}'" + nearest(name, bundle.components)
+            yield file.error(location, message)
+        elif name in deployment.movable[:position]:
+            yield file.error(location, f"'{name}' is listed twice")
+    processes = expand_processes(deployment, bundle)
+    homes = possible_homes(deployment.model_copy(update={"movable": tuple(known)}), processes)
+    for name, possible in homes.items():
+        if len(possible) < 2:
+            message = (
+                f"'{name}' could be moved nowhere: no other device of host '{LOCAL_HOST}' is served by a "
+                f"process; place another component on one (it is on '{deployment.placement[name]}')"
+            )
+            yield file.error(("movable", deployment.movable.index(name)), message)
 
 
 def _check_budgets(

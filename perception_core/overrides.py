@@ -23,6 +23,7 @@ FORMS = (
     "bundle:=PATH",
     "placement.COMPONENT:=DEVICE",
     "precision.COMPONENT:=PRECISION",
+    "movable:=[COMPONENT, ...]",
     "processes.PROCESS.FIELD:=VALUE",
     "devices.DEVICE.FIELD:=VALUE",
     "links.A->B.FIELD:=VALUE",
@@ -94,7 +95,7 @@ def override_keys(deployment: Deployment, rig: Rig, bundle: BundleSpec) -> dict[
         TransportOptions,
     )
 
-    locations: list[tuple[str, ...]] = [("rig",), ("bundle",)]
+    locations: list[tuple[str, ...]] = [("rig",), ("bundle",), ("movable",)]
     locations += [("placement", name) for name in dict.fromkeys((*deployment.placement, *bundle.components))]
     locations += [("precision", name) for name in dict.fromkeys((*deployment.precision, *bundle.components))]
     locations += [

@@ -21,9 +21,21 @@ REPLAY_PAUSE = "replay/pause"  # std_srvs/SetBool
 REPLAY_PROGRESS = "replay/progress"  # std_msgs/Float32, 0..1
 # std_msgs/Bool, latched: true when the recording was played to its end, false when it broke off
 REPLAY_FINISHED = "replay/finished"
+MOVE_COMPONENT = "move_component"  # mmmt_msgs/srv/MoveComponent
+MOVE_STATUS = "move_status"  # MoveStatus, latched: how far the newest move of a component is
 DIAGNOSTICS = "/diagnostics"  # DiagnosticArray
 CLOCK = "/clock"
 TF_STATIC = "/tf_static"
+
+
+def hosting_of(process: str) -> str:
+    """Service HostComponent of a process that may come to host other components."""
+    return f"hosting/{name_of(process)}"
+
+
+def name_of(text: str) -> str:
+    """A process' or device's name as a part of ROS names, which have neither points nor hyphens."""
+    return "".join(c if c == "_" or (c.isalnum() and c.isascii()) else f"x{ord(c):x}" for c in text)
 
 
 def tensors_of(producer: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,12 +14,18 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
 from perception_core.backends import load_component
+from perception_core.platform.frame_holder import FrameHolder
+from perception_core.platform.replacement import FrameGate
 from perception_nodes.runtime.announcement_join import AnnouncementJoin
 from perception_nodes.runtime.device_worker import Job, acquire_worker, release_worker
 from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monotonic_ns
+from perception_nodes.runtime.warm_loading import load_beside
 from perception_nodes.transport.announcement import Announcer, Listening
 from perception_nodes.transport.interface import TensorError, TensorReader, TensorWriter
 from perception_nodes.transport.transport import make_reader, make_writer
+
+#: A frame whose inputs are all announced: by producer, the announcement that came last, and when it came.
+_Complete = tuple[Mapping[str, TensorAnnouncement], TensorAnnouncement, int]
 
 
 class ComponentNode(StackNode):
@@ -27,16 +33,37 @@ class ComponentNode(StackNode):
 
     The node's own code is the same whatever the placement: the device worker, the backend and the transport
     come from the deployment.
+
+    Attributes:
+        component: The component.
+        frames: Where the component may be moved: decides which frames are this node's (docs/replacement.md);
+            None for all others.
     """
 
-    def __init__(self, context: ProcessContext, component: str) -> None:
+    def __init__(
+        self,
+        context: ProcessContext,
+        component: str,
+        *,
+        node_name: str | None = None,
+        owns_frames: bool = True,
+    ) -> None:
         """Creates the node; nothing is loaded before `configure`.
 
         Args:
-            context: The process' context.
-            component: Name of the component in the bundle; also the node's name.
+            context: The process' context; its deployment places the component on this node's device.
+            component: Name of the component in the bundle.
+            node_name: ROS name of a node whose component has been moved; None: the component's name.
+            owns_frames: False for the new node of a component that is being moved: it loads beside the
+                device's work instead of before it, and owns no frame until it is told.
         """
-        super().__init__(context, component)
+        super().__init__(context, component, node_name)
+        self.component = component
+        self._loads_beside = not owns_frames
+        self.frames: FrameHolder[_Complete] | None = None
+        if component in context.homes:
+            gate = FrameGate.of_running_node() if owns_frames else FrameGate()
+            self.frames = FrameHolder(gate, context.deployment.transport.ring_size - 1)
         self.spec = context.bundle.spec.components[component]
         self.device_name = context.deployment.placement[component]
         self.device = context.deployment.device_for(component)
@@ -82,10 +109,11 @@ class ComponentNode(StackNode):
     def setup(self) -> None:
         """Loads the network on its device and opens the transport."""
         bundle = self.process_context.bundle
-        name = self.get_name()
+        name = self.component
         limit = int(self.get_parameter("queue_limit").value)
         self._worker = acquire_worker(self.device_name, self.device, limit)
-        self._runner = self._worker.call(functools.partial(load_component, bundle, name, self.device))
+        load = functools.partial(load_component, bundle, name, self.device)
+        self._runner = load_beside(load, self.device) if self._loads_beside else self._worker.call(load)
         self._producers = tuple(dict.fromkeys(bundle.producer_of(tensor) for tensor in self.spec.inputs))
         self._readers = {
             producer: make_reader(self.process_context, consumer=name, producer=producer)
@@ -96,9 +124,8 @@ class ComponentNode(StackNode):
 
     def setup_outputs(self) -> None:
         """Opens the sending side; a task head decodes to messages instead."""
-        name = self.get_name()
-        self._writer = make_writer(self.process_context, name)
-        self._announcer = Announcer(self, self.process_context, name)
+        self._writer = make_writer(self.process_context, self.component)
+        self._announcer = Announcer(self, self.process_context, self.component)
 
     def start(self) -> None:
         """Subscribes to the producers."""
@@ -142,17 +169,26 @@ class ComponentNode(StackNode):
             parts = self._join.add(producer, announcement.trace_id, announcement)
         if parts is None or not self._working:
             return
-        queued_ns = monotonic_ns()
+        complete = (parts, announcement, monotonic_ns())
+        if self.frames is None or self.frames.hear(announcement.trace_id, complete):
+            self._submit(complete)
+
+    def work_on(self, held: Iterable[_Complete]) -> None:
+        """Works on frames that `frames` has held and now says are this node's."""
+        for complete in held:
+            self._submit(complete)
+
+    def _submit(self, complete: _Complete) -> None:
+        parts, announcement, queued_ns = complete
         received = [sensor.received_ns for sensor in announcement.sensors if sensor.valid]
+        run: Callable[[], None] = functools.partial(self._process, parts, queued_ns)
+        drop: Callable[[], None] = functools.partial(
+            self._report_drop, announcement, queued_ns, "a newer frame took its place"
+        )
+        if self.frames is not None:
+            run, drop = self.frames.counted(run), self.frames.counted(drop)
         self._worker.submit(
-            Job(
-                order=max(received, default=queued_ns),
-                owner=self.get_name(),
-                run=functools.partial(self._process, parts, queued_ns),
-                drop=functools.partial(
-                    self._report_drop, announcement, queued_ns, "a newer frame took its place"
-                ),
-            )
+            Job(order=max(received, default=queued_ns), owner=self.get_name(), run=run, drop=drop)
         )
 
     def _process(self, parts: Mapping[str, TensorAnnouncement], queued_ns: int) -> None:
@@ -169,6 +205,8 @@ class ComponentNode(StackNode):
             outputs = self._runner.run({name: inputs[name] for name in self.spec.inputs})
             compute_ns = monotonic_ns() - compute_started_ns
             self.emit(frame, outputs)
+            if self.frames is not None:
+                self.frames.gave_output(frame.trace_id)
         except TensorError as error:
             self.fault("tensor_unavailable", str(error), error=False)
             self._report_drop(frame, queued_ns, str(error))
@@ -185,6 +223,7 @@ class ComponentNode(StackNode):
                 started_ns=started_ns,
                 done_ns=monotonic_ns(),
                 task=self.spec.task or "",
+                stage=self.component,
                 device=self.device_name,
                 outcome=StageTiming.OUTCOME_FAILED,
                 detail=f"{type(error).__name__}: {error}",
@@ -199,6 +238,7 @@ class ComponentNode(StackNode):
             done_ns=monotonic_ns(),
             compute_ns=compute_ns,
             task=self.spec.task or "",
+            stage=self.component,
             device=self.device_name,
         )
         self.after_emit(frame, outputs)
@@ -210,7 +250,7 @@ class ComponentNode(StackNode):
             TensorAnnouncement(
                 header=frame.header,
                 trace_id=frame.trace_id,
-                producer=self.get_name(),
+                producer=self.component,
                 sensors=frame.sensors,
                 tensors=self._writer.put(frame.trace_id, outputs),
             )
@@ -229,6 +269,7 @@ class ComponentNode(StackNode):
             started_ns=now,
             done_ns=now,
             task=self.spec.task or "",
+            stage=self.component,
             device=self.device_name,
             outcome=StageTiming.OUTCOME_DROPPED,
             detail=why,

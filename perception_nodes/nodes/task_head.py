@@ -19,8 +19,8 @@ class TaskHeadNode(ComponentNode):
     def setup_outputs(self) -> None:
         """Creates the task's publishers."""
         bundle = self.process_context.bundle
-        self._decoder = make_decoder(self, bundle, self.get_name())
-        if bundle.consumers_of(self.get_name()):
+        self._decoder = make_decoder(self, bundle, self.component)
+        if bundle.consumers_of(self.component):
             super().setup_outputs()
 
     def emit(self, frame: TensorAnnouncement, outputs: Mapping[str, torch.Tensor]) -> None:

@@ -129,7 +129,7 @@ def overrides_from(configurations: Mapping[str, str], declared: Iterable[LaunchA
 
 def is_override(name: str) -> bool:
     """Says whether an argument's name has the form of an override."""
-    return name in ("rig", "bundle") or ("." in name and name.split(".")[0] in SECTIONS)
+    return name in ("rig", "bundle", "movable") or ("." in name and name.split(".")[0] in SECTIONS)
 
 
 def refuse_unknown(argv: Iterable[str], declared: Iterable[LaunchArgument]) -> None:

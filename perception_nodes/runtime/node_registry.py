@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perception_core.bundle import BundleSpec
 from perception_core.configuration import ConfigurationError, nearest
@@ -18,6 +18,7 @@ NODES = {
     "latency_monitor": "perception_nodes.nodes.latency_monitor:LatencyMonitorNode",
     "control": "perception_nodes.nodes.control:ControlNode",
     "replay": "perception_nodes.nodes.replay:ReplayNode",
+    "move_coordinator": "perception_nodes.nodes.move_coordinator:MoveCoordinatorNode",
     "recorder": "perception_nodes.report.recorder:RecorderNode",
 }
 #: Components are made with the context and their name.
@@ -39,9 +40,14 @@ def node_factory(name: str, bundle: BundleSpec) -> Callable[[ProcessContext], St
         node_class = _load(NODES[name])
         return lambda context: node_class(context)
     if name in bundle.components:
-        component_class = _load(TASK_HEAD if bundle.components[name].task is not None else COMPONENT)
-        return lambda context: component_class(context, name)
+        host_class = component_class(name, bundle)
+        return lambda context: host_class(context, name)
     raise ConfigurationError(f"no node or component '{name}'" + nearest(name, (*NODES, *bundle.components)))
+
+
+def component_class(name: str, bundle: BundleSpec) -> Callable[..., Any]:
+    """Returns the class that hosts a component of the bundle; its module is imported now."""
+    return _load(TASK_HEAD if bundle.components[name].task is not None else COMPONENT)
 
 
 def _load(target: str) -> Callable[..., StackNode]:

@@ -112,12 +112,19 @@ def _run(
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from perception_core.movable import possible_homes
     from perception_nodes.runtime.executor import make_executor
     from perception_nodes.runtime.stack_node import ProcessContext
 
     stop = process_stop()
     rclpy.init(args=[sys.argv[0], *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
     nodes: list[StackNode] = []
+    hosting: Any = None
+    homes = {
+        component: tuple(dict.fromkeys(home.process for home in possible))
+        for component, possible in possible_homes(resolved.deployment, resolved.processes).items()
+    }
+    hosts_movable = any(arguments.process in processes for processes in homes.values())
     try:
         spec = resolved.process_specs.get(arguments.process)
         executor = make_executor(executor_kind, spec.threads if spec else 2)  # type: ignore[arg-type]
@@ -129,13 +136,21 @@ def _run(
             processes={**resolved.processes, arguments.process: names},
             run_id=arguments.run_id,
             rig_path=resolved.rig_path,
+            homes=homes,
         )
+        came: dict[str, str] = {}
+        if hosts_movable:
+            names, came = _nodes_at_home(context, names)
         for name in names:
             nodes.append(_create(name, context))
+        for component, device in came.items():
+            nodes.append(_create_moved(component, device, context))
         if not _bring_up(nodes, stop):
             return stop.exit_code
         for node in nodes:
             executor.add_node(node)
+        if hosts_movable:
+            hosting = _offer_hosting(context, executor, nodes)
         spinning = _SpinThread(executor, arguments.process, stop)
         _say_ready(arguments, names, executor_kind)
         spinning.start()
@@ -145,6 +160,8 @@ def _run(
         return stop.exit_code
     finally:
         _limit_shutdown(arguments.process)
+        if hosting is not None:
+            hosting.close()
         _take_down(nodes)
         rclpy.try_shutdown()
 
@@ -183,6 +200,33 @@ def _create(name: str, context: ProcessContext) -> StackNode:
                 f"parameters.{name}.{key}: {name} has no such parameter" + nearest(key, declared)
             )
     return node
+
+
+def _nodes_at_home(context: ProcessContext, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Returns the nodes of the deployment that are still this process', and the components that were moved
+    here before it was started again, with their devices.
+
+    Raises:
+        ConfigurationError: The run's record of moved components is damaged.
+    """
+    from perception_nodes.runtime.component_host import nodes_at_home
+    from perception_nodes.runtime.placement_record import PlacementRecord
+
+    recorded = PlacementRecord(context.run_id).read()
+    return nodes_at_home(names, context.deployment.placement, recorded, context.process)
+
+
+def _create_moved(component: str, device: str, context: ProcessContext) -> StackNode:
+    from perception_nodes.runtime.component_host import make_moved_node
+
+    return make_moved_node(context, component, device, owns_frames=True)
+
+
+def _offer_hosting(context: ProcessContext, executor: Any, nodes: list[StackNode]) -> Any:
+    """Lets the coordinator move components into and out of this process."""
+    from perception_nodes.runtime.component_host import ComponentHost, HostService
+
+    return HostService(ComponentHost(context, executor, nodes), context.process, executor)
 
 
 def _bring_up(nodes: Sequence[StackNode], stop: StopRequest) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perception_core.configuration import ConfigurationError
-from perception_core.deployment import STACK_NODES, ProcessSpec, ResolvedDeployment
+from perception_core.deployment import LOCAL_HOST, STACK_NODES, ProcessSpec, ResolvedDeployment
 from perception_core.overrides import SEPARATOR
 from perception_core.resources import package_root
 
@@ -131,6 +131,11 @@ REPLAY = ExtraProcess(
     ends_run=True,
 )
 
+#: Moves components while the stack runs; part of every stack whose deployment lists movable ones.
+MOVE_COORDINATOR = ExtraProcess(
+    "move_coordinator", nodes=("move_coordinator",), respawn=RespawnPolicy(), shutdown_rank=RANK_REPLAY
+)
+
 
 def new_run_id() -> str:
     """Returns a name for a run that no other run of this host has."""
@@ -143,7 +148,7 @@ def build_process_list(
     use_sim_time: bool = False,
     extra: Sequence[ExtraProcess] = (),
     run_id: str | None = None,
-    host: str = "local",
+    host: str = LOCAL_HOST,
 ) -> list[ProcessDescription]:
     """Turns a deployment into the processes to start on one host, in the order to start them.
 
@@ -166,6 +171,8 @@ def build_process_list(
     described.sort(
         key=lambda process: -process.shutdown_rank
     )  # stable: within a rank as the deployment lists them
+    if resolved.deployment.movable and host == LOCAL_HOST:
+        extra = (MOVE_COORDINATOR, *extra)
     for process in extra:
         if process.name in [other.name for other in described]:
             raise ConfigurationError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class ProcessContext:
         processes: Every process' name to the names of the nodes it hosts, placeholders expanded.
         run_id: Names this run of the stack; part of every shared-memory name.
         rig_path: Where the rig was read from; calibration files are relative to it.
+        homes: The processes each movable component may come to be in; empty where none is movable.
     """
 
     deployment: Deployment
@@ -55,6 +56,11 @@ class ProcessContext:
     processes: dict[str, tuple[str, ...]]
     run_id: str
     rig_path: Path
+    homes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def processes_of(self, node: str) -> tuple[str, ...]:
+        """Returns every process that a node may come to be in: one, unless it is a movable component."""
+        return self.homes.get(node) or (self.process_of(node),)
 
     def process_of(self, node: str) -> str:
         """Returns the process that hosts a node or component."""
@@ -72,17 +78,18 @@ class StackNode(LifecycleNode):
     with its message logged; it does not end the process.
     """
 
-    def __init__(self, context: ProcessContext, name: str) -> None:
+    def __init__(self, context: ProcessContext, name: str, node_name: str | None = None) -> None:
         """Creates the node with the parameters the deployment gives it.
 
         Args:
             context: The process' context.
-            name: Node name, the component's name for components.
+            name: Name in the deployment, the component's name for components.
+            node_name: ROS name where it differs.
         """
         given = dict(context.deployment.parameters.get("all", {}))
         given.update(context.deployment.parameters.get(name, {}))
         super().__init__(
-            name,
+            node_name or name,
             namespace=topics.NAMESPACE,
             parameter_overrides=[Parameter(key, value=value) for key, value in given.items()],
         )

@@ -10,6 +10,7 @@ from mmmt_msgs.msg import TensorAnnouncement
 from rclpy.node import Node
 
 from perception_nodes import topics
+from perception_nodes.transport.identity import process_token
 
 if TYPE_CHECKING:
     from perception_nodes.runtime.stack_node import ProcessContext
@@ -73,19 +74,35 @@ class Listening:
         self._key = (context.run_id, producer)
         self._callback = callback
         self._subscription: Any = None
-        if context.process_of(producer) == context.process:
+        # One that may be moved is heard both ways: it can come into this process or leave it at any frame.
+        moves = producer in context.homes
+        self._is_local = moves or context.process_of(producer) == context.process
+        if self._is_local:
             with _lock:
                 _listeners[self._key] = (*_listeners.get(self._key, ()), callback)
-        else:
+        if moves or not self._is_local:
             self._subscription = node.create_subscription(
-                TensorAnnouncement, topics.tensors_of(producer), callback, topics.reliable()
+                TensorAnnouncement,
+                topics.tensors_of(producer),
+                self._from_another_process if moves else callback,
+                topics.reliable(),
             )
+
+    def _from_another_process(self, announcement: TensorAnnouncement) -> None:
+        """Leaves out what was announced in this process: that was heard at once."""
+        token = process_token()
+        if not any(
+            handle.transport == "by_reference" and handle.handle.partition("/")[0] == token
+            for handle in announcement.tensors
+        ):
+            self._callback(announcement)
 
     def close(self) -> None:
         """Hears no more; an announcement already under way may still come."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        if not self._is_local:
             return
         with _lock:
             rest = tuple(one for one in _listeners.get(self._key, ()) if one is not self._callback)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from perception_core.bundle import SENSOR_FUSION, SENSOR_TENSORS
 from perception_core.configuration import ConfigurationError
+from perception_core.deployment import LOCAL_HOST
 from perception_nodes.transport.interface import Route
 
 if TYPE_CHECKING:
     from perception_nodes.runtime.stack_node import ProcessContext
-
-LOCAL_HOST = "local"
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,18 @@ def outputs_of(context: ProcessContext, producer: str) -> tuple[str, ...]:
 def edges_of(
     context: ProcessContext, producer: str, extra_consumers: Mapping[str, str] | None = None
 ) -> tuple[Edge, ...]:
-    """Returns the edges from `producer` to the bundle's and the extra consumers (name to process)."""
-    home = context.process_of(producer)
+    """Returns the edges from `producer` to the bundle's and the extra consumers (name to process).
+
+    A consumer that may be moved has an edge for each route to a process it may come to be in; a producer
+    that may be moved is in the process that asks.
+    """
+    home = context.process if producer in context.homes else context.process_of(producer)
     edges = [
-        Edge(consumer, frozenset(tensors), route_between(context, home, context.process_of(consumer)))
+        Edge(consumer, frozenset(tensors), route)
         for consumer, tensors in context.bundle.consumers_of(producer).items()
+        for route in dict.fromkeys(
+            route_between(context, home, process) for process in context.processes_of(consumer)
+        )
     ]
     everything = frozenset(outputs_of(context, producer))
     edges += [

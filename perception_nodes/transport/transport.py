@@ -176,11 +176,12 @@ class RoutedReader(TensorReader):
         self._known = frozenset(outputs_of(context, producer))
         self._device = _device_of(context, consumer)
         self.route = route_between(context, context.process_of(producer), context.process)
+        routes = {route_between(context, home, context.process) for home in context.processes_of(producer)}
         self._readers: dict[Route, TensorReader] = {
             "by_reference": by_reference.ByReferenceReader(),
             "serialized": serialized.SerializedReader(),
         }
-        if self.route == "shared_memory":
+        if "shared_memory" in routes:
             self._readers["shared_memory"] = shared_memory.SharedMemoryReader(
                 _shared_memory_options(context, producer)
             )

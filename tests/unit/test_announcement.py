@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mmmt_msgs.msg import TensorAnnouncement
+from mmmt_msgs.msg import TensorAnnouncement, TensorHandle
 
 from perception_nodes.transport.announcement import Announcer, Listening
+from perception_nodes.transport.identity import process_token
 
 
 class RecordingNode:
@@ -35,7 +36,7 @@ class RecordingNode:
 
 def context(process: str, run_id: str = "run") -> Any:
     where = {"sensor_fusion": "sensing", "camera_net": "perception", "lidar_net": "perception"}
-    return SimpleNamespace(run_id=run_id, process=process, process_of=where.__getitem__)
+    return SimpleNamespace(run_id=run_id, process=process, process_of=where.__getitem__, homes={})
 
 
 def announcement(trace_id: int) -> TensorAnnouncement:
@@ -97,3 +98,26 @@ def test_a_failing_consumer_costs_the_others_nothing(node: Any) -> None:
     assert "the device worker is closed" in node.errors[0]
     for listening in listenings:
         listening.close()
+
+
+@pytest.mark.parametrize("home", ["perception", "elsewhere"])
+def test_a_producer_that_may_move_is_heard_once_wherever_it_is(node: Any, home: str) -> None:
+    here = context("perception")
+    here.homes = {"camera_net": ("perception", "elsewhere")}
+    heard: list[int] = []
+    listening = Listening(node, here, "camera_net", lambda a: heard.append(a.trace_id))
+    assert node.subscribed == ["tensors/camera_net"]
+    token = process_token() if home == "perception" else "other-process"
+    message = announcement(1)
+    message.tensors = [
+        TensorHandle(name="x", transport="by_reference", handle=f"{token}/camera_net.0"),
+        TensorHandle(name="x", transport="shared_memory", handle=f"host/{token}.1/1"),
+    ]
+    if home == "perception":
+        Announcer(node, here, "camera_net").publish(message)
+    listening._from_another_process(message)  # the middleware delivers it in any case
+    assert heard == [1]
+    listening.close()
+    assert node.subscribed == []
+    Announcer(node, here, "camera_net").publish(announcement(2))
+    assert heard == [1]

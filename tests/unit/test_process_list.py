@@ -193,3 +193,15 @@ def test_replay_takes_an_executor_of_its_own() -> None:
     )[-1]
     assert process.cores == (1,)
     assert process.command[process.command.index("--executor") + 1] == "multi"
+
+
+def test_a_coordinator_is_started_only_where_components_may_move() -> None:
+    names = [process.name for process in build_process_list(load_deployment("cpu-2core"))]
+    assert "move_coordinator" not in names
+
+    resolved = load_deployment("cpu-2core", ["movable:=[camera_net]"])
+    coordinator = build_process_list(resolved)[-1]
+    assert (coordinator.name, coordinator.nodes) == ("move_coordinator", ("move_coordinator",))
+    assert coordinator.respawn.enabled
+    assert coordinator.signals_ready
+    assert "movable:=[camera_net]" in coordinator.command

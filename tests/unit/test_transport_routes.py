@@ -218,3 +218,69 @@ def test_announcement_that_lies_about_shared_memory_is_refused() -> None:
         reader.take(1, handles)
     writer.close()
     reader.close()
+
+
+@pytest.mark.parametrize(
+    ("homes", "routes"),
+    [
+        ({"near_head": ("a", "b")}, ("by_reference", "shared_memory")),
+        ({"net": ("a", "b")}, ("by_reference",)),
+        ({}, ("by_reference",)),
+    ],
+    ids=["a consumer may go", "only the producer may go", "nobody"],
+)
+def test_a_writer_offers_the_routes_to_where_its_consumers_may_come_to_be(
+    homes: Mapping[str, tuple[str, ...]], routes: tuple[str, ...]
+) -> None:
+    processes = {"a": ("net", "near_head", "far_head"), "b": ("sensor_fusion",)}
+    writer = make_writer(make_context(process="a", processes=processes, homes=homes), "net")
+    assert writer.routes == routes
+    writer.close()
+
+
+def test_a_moved_producer_is_read_by_readers_that_were_there_before() -> None:
+    """It has left process a; the reader in b, which had it by reference or not at all, takes both writers'
+    frames, each once."""
+    homes = {"net": ("a", "b")}
+    before = {"a": ("net",), "b": ("near_head", "far_head")}
+    there = make_context(process="b", processes=before, homes=homes)
+    reader = make_reader(there, "near_head", "net")
+    old = make_writer(make_context(process="a", processes=before, homes=homes, run_id=there.run_id), "net")
+    new_context = make_context(
+        process="b",
+        processes={"a": (), "b": ("near_head", "far_head", "net")},
+        homes=homes,
+        run_id=there.run_id,
+    )
+    new = make_writer(new_context, "net")
+    assert old.routes == ("shared_memory",)
+    assert new.routes == ("by_reference",)
+    first, second = through_ros(old.put(1, make_frame(1))), through_ros(new.put(2, make_frame(2)))
+    assert_same(reader.take(2, second), make_frame(2))
+    assert_same(reader.take(1, first), make_frame(1))
+    for end in (old, new, reader):
+        end.close()
+
+
+def test_two_writers_of_a_moved_producer_share_what_a_reader_has_open() -> None:
+    """A frame of the new writer arrives although nobody opened anything for it."""
+    homes = {"net": ("a", "c")}
+    processes = {"a": ("net",), "b": ("near_head", "far_head"), "c": ("sensor_fusion",)}
+    there = make_context(process="b", processes=processes, homes=homes)
+    reader = make_reader(there, "near_head", "net")
+    writers = [
+        make_writer(make_context(process=home, processes=processes, homes=homes, run_id=there.run_id), "net")
+        for home in ("a", "c")
+    ]
+    for number in range(1, 9):
+        # The old writer's last frame is still unread when the new one's first comes.
+        handles = through_ros(writers[number > 4].put(number, make_frame(number)))
+        if number != 4:
+            assert_same(reader.take(number, handles), make_frame(number))
+        else:
+            unread = handles
+        if number == 5:
+            assert_same(reader.take(4, unread), make_frame(4))
+            writers[0].close()
+    writers[1].close()
+    reader.close()

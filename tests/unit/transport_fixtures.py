@@ -31,6 +31,7 @@ def make_context(
     run_id: str | None = None,
     tensors: Mapping[str, Mapping[str, object]] = TENSORS,
     kinds: Mapping[str, str] | None = None,
+    homes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> ProcessContext:
     """Returns a context with the producer `net` and the consumers `near_head`, `far_head` in the given
     processes.
@@ -81,6 +82,7 @@ def make_context(
         processes=dict(processes),
         run_id=run_id or f"test-{secrets.token_hex(6)}",
         rig_path=Path("unused"),
+        homes=homes or {},
     )
 
 
