@@ -14,8 +14,9 @@ from perception_nodes.transport import dds_profile
 
 LISTENER_MODULE = "perception_nodes.report.run_listener"
 
-#: A listener that does not end so soon after it was asked to is killed: the middleware may have locked it up.
-_END_LIMIT_S = 3.0
+#: A listener that does not end so soon after it was asked to is killed: the middleware may have locked it
+#: up. Not sooner: a killed participant leaves shared memory behind.
+_END_LIMIT_S = 15.0
 #: How often a listener that ended by itself is started again.
 _RESTARTS = 3
 
