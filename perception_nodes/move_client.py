@@ -61,7 +61,7 @@ def move_component(
     executor.add_node(node)
     heard: list[Any] = []
     try:
-        client = node.create_client(MoveComponent, topics.MOVE_COMPONENT)
+        client: Any = node.create_client(MoveComponent, topics.MOVE_COMPONENT)
         # Not latched: the status of an earlier move means nothing here.
         statuses = node.create_subscription(MoveStatus, topics.MOVE_STATUS, heard.append, topics.reliable(20))
         deadline = time.monotonic() + timeout_s

@@ -76,9 +76,9 @@ class RunListener(Node):
 def main() -> None:
     """Listens until the process is asked to end."""
     die_with_parent(signal.SIGKILL)
-    # A terminal's Ctrl-C is for whoever started us; that one says when to end.
+    rclpy.init(args=[])
+    # A terminal's Ctrl-C is for whoever started us; that one says with SIGTERM when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.SIGTERM)
     listener = RunListener()
     try:
         rclpy.spin(listener)

@@ -144,7 +144,8 @@ def test_mmdet_s_swin_gives_the_same_features_after_loading() -> None:
     from perception_core.models.fuller.camera_net import IMAGE_DEVIATION, IMAGE_MEAN
 
     torch.manual_seed(5)
-    theirs = SwinTransformer(out_indices=(1, 2, 3), drop_path_rate=0.0).eval()
+    theirs = SwinTransformer(out_indices=(1, 2, 3), drop_path_rate=0.0)
+    theirs.eval()  # returns nothing, unlike torch's own
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     network = create_seeded_model(
@@ -156,7 +157,8 @@ def test_mmdet_s_swin_gives_the_same_features_after_loading() -> None:
     assert not [name for name in report.missing if name.startswith("camera_net.image_encoder.")]
     assert not report.unexpected
     encoder: Any = network.camera_net.image_encoder
-    images_mhwc = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    # So large that the last stage has several windows: of a single one, mmdet is shifted, torchvision is not.
+    images_mhwc = torch.randint(0, 256, (1, 256, 288, 3), dtype=torch.uint8)
     seen: list[list[torch.Tensor]] = []
     encoder.pyramid.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     normalized = (images_mhwc.permute(0, 3, 1, 2) - torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)) / torch.tensor(
