@@ -95,8 +95,8 @@ def _print(table: MeasuredTable) -> None:
     Console().print(shown)
     for item in table.unmeasured:
         what = item.component or "nothing"
-        way = _way(item.backend, item.precision)
-        typer.echo(f"not measured: {what} on {item.device} with {way}: {item.why}", err=True)
+        how = _way(item.backend, item.precision)
+        typer.echo(f"not measured: {what} on {item.device} with {how}: {item.why}", err=True)
 
 
 def _way(backend: str, precision: str) -> str:
