@@ -1,0 +1,45 @@
+"""Tests of what `mmmt bench overhead` makes of frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import overhead
+
+
+def frame(begun: float, end_to_end: float, networks: float = 50.0) -> dict[str, float]:
+    return {"begun": begun, "end_to_end": end_to_end, "preparation": 10.0, "networks": networks}
+
+
+def test_overhead_is_the_median_of_what_is_left_of_each_frame() -> None:
+    found = overhead._summary([frame(0, 100, 60), frame(1000, 70, 50), frame(2000, 200, 170)])
+    assert found["overhead_ms"] == 20.0
+    assert found["limit_ms"] == 10.0
+    assert not found["within_limit"]
+    assert found["overlapping"] == 0.0
+
+
+def test_replay_is_slowed_down_until_frames_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates = []
+
+    def frames_of(deployment: str, recording: Any, rig: Any, seconds: float, rate: float) -> Any:
+        rates.append(rate)
+        return [frame(200.0 / rate * number, 900.0, 885.0) for number in range(8)]
+
+    monkeypatch.setattr(overhead, "_frames_of", frames_of)
+    found = overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
+    assert rates == [0.4, 0.2] * 2
+    for deployment in overhead.DEPLOYMENTS:
+        assert found[deployment]["rate"] == 0.2
+        assert found[deployment]["frames"] == 6
+        assert found[deployment]["within_limit"]
+
+
+def test_a_stack_that_gives_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "_frames_of", lambda *_: [])
+    with pytest.raises(RuntimeError, match="no frame came through"):
+        overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
