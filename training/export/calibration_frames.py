@@ -91,9 +91,10 @@ class CalibrationFrames:
     def _frame(self, index: int) -> Frame:
         needs = self._bundle.spec.input
         if self._dataset is None:
-            # Clouds of different size, as on the road; the same frames in every run.
-            points = 10_000 + (index * 7919) % 30_000
-            return example_frame(needs, _EXAMPLE_CAMERAS, min(points, needs.max_points or points))
+            # Clouds of different size, as on the road, no two alike; the same frames in every run.
+            most = needs.max_points or 40_000
+            points = most // 4 + (index * 7919) % (most - most // 4)
+            return example_frame(needs, _EXAMPLE_CAMERAS, points)
         sample = self._dataset[index]
         frame = dict(sample.frame())
         if needs.mono is not None:
