@@ -39,6 +39,18 @@ def test_replay_is_slowed_down_until_frames_do_not_wait_for_each_other(
         assert found[deployment]["within_limit"]
 
 
+def test_where_a_slower_replay_leaves_no_frames_the_slowest_with_some_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def frames_of(deployment: str, recording: Any, rig: Any, seconds: float, rate: float) -> Any:
+        return [frame(number, 900.0) for number in range(5)] if rate > 0.15 else []
+
+    monkeypatch.setattr(overhead, "_frames_of", frames_of)
+    found = overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
+    assert found["cpu-2core"]["rate"] == 0.2
+    assert found["cpu-2core"]["overlapping"] == 1.0
+
+
 def test_a_stack_that_gives_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "_frames_of", lambda *_: [])
     with pytest.raises(RuntimeError, match="no frame came through"):
