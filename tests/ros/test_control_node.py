@@ -10,7 +10,7 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from mmmt_msgs.msg import ControlCommand, DetectedObject, StageTiming
-from safety_fixtures import CONTROL_RATE_HZ, FULL_STOP_AGE_S, SafetySide
+from safety_fixtures import COMFORTABLE_STOP_AGE_S, CONTROL_RATE_HZ, FULL_STOP_AGE_S, SafetySide
 from std_msgs.msg import Bool
 
 DRIVING = ControlCommand.STATE_DRIVING
@@ -48,7 +48,7 @@ def box_at(x: float, y: float = 0.0) -> DetectedObject:
 
 def test_does_not_engage_without_perception(side: SafetySide) -> None:
     side.stages.dead.add("sensor_fusion")
-    time.sleep(1.5)
+    time.sleep(COMFORTABLE_STOP_AGE_S + 1.0)
     answer = side.engage()
     assert not answer.success
     assert "perception" in answer.message
