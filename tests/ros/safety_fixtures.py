@@ -39,6 +39,7 @@ from perception_core.deployment import load_deployment
 from perception_core.rig import Rig
 from perception_nodes import topics
 from perception_nodes.nodes.control_conversions import judged_command
+from perception_nodes.report.control_judge import judge_options
 from perception_nodes.runtime.drain import drained
 from perception_nodes.runtime.process_list import build_process_list
 from perception_nodes.runtime.stack_node import host_id
@@ -191,6 +192,7 @@ class SafetySide:
                 "full_stop_age_s": FULL_STOP_AGE_S,
                 "monitor_age_s": MONITOR_AGE_S,
                 "max_output_latency_s": 30.0,
+                "reference_age_s": 10.0,
             },
             "latency_monitor": {"rate_hz": 5},
         }
@@ -214,6 +216,7 @@ class SafetySide:
             ],
         )
         self.rig = resolved.rig
+        self._judge_options = judge_options(resolved)
         (safety,) = (process for process in build_process_list(resolved) if process.name == "safety")
         self.lines: list[str] = []
         self.process = Supervisor([safety], on_line=lambda _, line: self.lines.append(line), fork=False)
@@ -340,7 +343,7 @@ class SafetySide:
             elapsed_s = stamp_s - previous[2] if follows else 1 / CONTROL_RATE_HZ
             # A first command after a pause has no predecessor to compare with.
             if previous is None or follows:
-                reasons = unsafe_reasons(before, command, elapsed_s, self.rig.vehicle)
+                reasons = unsafe_reasons(before, command, elapsed_s, self.rig.vehicle, self._judge_options)
                 if reasons:
                     found.append((message.sequence, reasons))
             previous = (message.sequence, command, stamp_s)
