@@ -58,6 +58,11 @@ NANOSECONDS = 1e-9
 _REMEMBERED_FRAMES = 8
 
 
+#: Commands kept for whoever judges every one and is held up meanwhile: ten seconds at the default rate. A
+#: vehicle's interface asks for the newest only.
+_COMMANDS_KEPT = 200
+
+
 class ControlNode(StackNode):
     """Drives inside the safety envelope of `perception_core.control`; see docs/control.md for parameters
     and claims.
@@ -237,7 +242,7 @@ class ControlNode(StackNode):
         self._world_reference: tuple[str, FloatArray] | None = None
         self._may_engage_itself = bool(self.get_parameter("engage_on_start").value)
         self._command_publisher = self.create_publisher(
-            ControlCommand, topics.CONTROL_COMMAND, topics.reliable()
+            ControlCommand, topics.CONTROL_COMMAND, topics.reliable(_COMMANDS_KEPT)
         )
         self._fused_publisher = self.create_publisher(
             DetectedObjectArray, topics.FUSED_OBJECTS, topics.reliable()
