@@ -56,8 +56,6 @@ from perception_nodes.runtime.stack_node import ProcessContext, StackNode, monot
 
 NANOSECONDS = 1e-9
 _REMEMBERED_FRAMES = 8
-
-
 #: Commands kept for whoever judges every one and is held up meanwhile: ten seconds at the default rate. A
 #: vehicle's interface asks for the newest only.
 _COMMANDS_KEPT = 200

@@ -17,7 +17,6 @@ import rclpy
 from mmmt_msgs.msg import ControlCommand, FusionStatus, LatencyStatus
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy
 from std_msgs.msg import Bool, Float32
 
 from perception_nodes import topics
@@ -36,12 +35,10 @@ class RunListener(Node):
         super().__init__("run_monitor", namespace=topics.NAMESPACE)
         self._status = RunStatus()
         self._told: RunStatus | None = None
-        finished = topics.latched()
-        finished.durability = DurabilityPolicy.TRANSIENT_LOCAL
         newest = topics.reliable(1)
         subscribe = self.create_subscription
         subscribe(Float32, topics.REPLAY_PROGRESS, self._on_progress, newest)
-        subscribe(Bool, topics.REPLAY_FINISHED, self._on_finished, finished)
+        subscribe(Bool, topics.REPLAY_FINISHED, self._on_finished, topics.latched())
         subscribe(FusionStatus, topics.FUSION_STATUS, self._on_fusion, newest)
         subscribe(LatencyStatus, topics.LATENCY_STATUS, self._on_latency, newest)
         subscribe(ControlCommand, topics.CONTROL_COMMAND, self._on_command, newest)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from perception_core.atomic_write import write_atomically
 from perception_core.configuration import ConfigurationError
 from perception_core.movable import Home
 from perception_nodes.transport.shared_memory_run import base_folder, run_name
@@ -56,11 +55,4 @@ class PlacementRecord:
         homes = self.read() | {component: home}
         text = json.dumps({name: {"process": h.process, "device": h.device} for name, h in homes.items()})
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, staged = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE_NAME}-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(staged).replace(self.path)
-        except BaseException:
-            Path(staged).unlink(missing_ok=True)
-            raise
+        write_atomically(self.path, text)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import rclpy
 from lifecycle_msgs.msg import Transition
 from mmmt_msgs.msg import ControlCommand, DetectedObject, StageTiming
 from safety_fixtures import COMFORTABLE_STOP_AGE_S, CONTROL_RATE_HZ, FULL_STOP_AGE_S, SafetySide
@@ -19,14 +18,7 @@ FULL_STOP = ControlCommand.STATE_FULL_STOP
 
 
 @pytest.fixture(scope="module")
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
-
-
-@pytest.fixture(scope="module")
-def side(ros: None) -> Iterator[SafetySide]:
+def side() -> Iterator[SafetySide]:
     side = SafetySide()
     yield side
     side.close()
@@ -208,7 +200,7 @@ def test_disengages_by_service(side: SafetySide) -> None:
     assert len(side.commands) == count
 
 
-def test_engages_by_itself_where_asked_to(ros: None, side: SafetySide) -> None:
+def test_engages_by_itself_where_asked_to(side: SafetySide) -> None:
     own = SafetySide(engage_on_start=True)
     try:
         own.wait_for_state(DRIVING, 15.0)

@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
 from lifecycle_msgs.msg import Transition
 from mmmt_msgs.msg import LatencyStatus, StageTiming
 from safety_fixtures import BUDGET_MS, FRAME_PERIOD_S, SafetySide
-
-
-@pytest.fixture(scope="module")
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +19,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def side(ros: None, record: Path) -> Iterator[SafetySide]:
+def side(record: Path) -> Iterator[SafetySide]:
     side = SafetySide({"latency_monitor": {"record_to": str(record)}})
     yield side
     side.close()
@@ -165,7 +157,7 @@ def test_records_every_timing_as_json_lines(side: SafetySide, record: Path) -> N
 
 
 @pytest.mark.parametrize("path", ["/dev/full", "/proc/nowhere/timings.jsonl"])
-def test_record_that_cannot_be_written_is_one_fault_and_the_monitor_goes_on(ros: None, path: str) -> None:
+def test_record_that_cannot_be_written_is_one_fault_and_the_monitor_goes_on(path: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this machine")
     own = SafetySide({"latency_monitor": {"record_to": path}})

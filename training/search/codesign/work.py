@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from perception_core.atomic_write import write_atomically
 from perception_core.bundle import BundleSpec, ModelReference, TrainingRecord
 from perception_core.configuration import ConfigurationError
 from perception_core.platform.component_work import ComponentWork, tensor_bytes
@@ -106,13 +107,10 @@ class ModelWork:
     def _write_cache(self) -> None:
         if self._cache is None:
             return
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
         plain = {
             key: {name: asdict(work) for name, work in works.items()} for key, works in self._known.items()
         }
-        unfinished = self._cache.with_name(f".{self._cache.name}.unfinished")
-        unfinished.write_text(json.dumps(plain), encoding="utf-8")
-        unfinished.replace(self._cache)
+        write_atomically(self._cache, json.dumps(plain))
 
 
 def _read_cache(path: Path) -> dict[str, dict[str, ComponentWork]]:
