@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # The same examples in every run, and no deadline: how long one takes tells of the machine, not of the code.
-settings.register_profile("mmmt", deadline=None, derandomize=True)
+settings.register_profile("mmmt", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("mmmt")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,12 +25,15 @@ NEED_MUCH_TIME = frozenset(
     {
         "test_control_closed_loop.py",
         "test_synth.py",
+        "test_synth_adashare.py",
         "test_synth_analytic.py",
+        "test_synth_cityscapes3d.py",
         "test_synth_nuscenes.py",
         "test_synth_world.py",
         "test_transport_processes.py",
         "test_models.py",
         "test_backends.py",
+        "test_variants.py",
     }
 )
 #: Tests of training, searches and planning that have not been timed file by file yet. Together they would
@@ -89,14 +92,25 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("ROS_LOG_DIR", str(Path(tempfile.gettempdir()) / f"ros_log_{os.getuid()}"))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files of slow tests unread where slow tests are not asked for: reading them all takes minutes."""
+    if collection_path.suffix == ".py" and "not slow" in config.option.markexpr and _is_slow(collection_path):
+        return True
+    return None
+
+
+def _is_slow(path: Path) -> bool:
+    if ROS_TESTS in path.parents:
+        return path.name.startswith("test_") and path.name not in ALWAYS_RUN
+    return path.name in NEED_MUCH_TIME | NOT_TIMED_YET
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what lies in tests/ros, and skip what needs a GPU where there is none."""
     for item in items:
         if ROS_TESTS in item.path.parents:
             item.add_marker(pytest.mark.ros)
-            if item.path.name not in ALWAYS_RUN:
-                item.add_marker(pytest.mark.slow)
-        elif item.path.name in NEED_MUCH_TIME | NOT_TIMED_YET:
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
     with_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if with_gpu and not _has_cuda():

@@ -189,6 +189,7 @@ def evaluated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return out, said
 
 
+@pytest.mark.slow
 def test_a_bundle_on_a_data_set(evaluated: tuple[Path, str]) -> None:
     out, said = evaluated
     assert "NDS" in said

@@ -81,6 +81,7 @@ class TestFullSize:
         assert fine.lidar_net.voxel_grid.cell_size == pytest.approx(0.075)
         assert (fine.config.grid.rows, fine.config.grid.columns) == (180, 180)
 
+    @pytest.mark.slow
     def test_takes_published_swin_weights(self) -> None:
         encoder = SwinImageEncoder(SwinCameraNetConfig())
         state = {
@@ -254,6 +255,7 @@ class TestVariants:
             create_model("fuller_tiny", **arguments)
 
 
+@pytest.mark.slow
 def test_sparse_components_are_left_to_torch_in_an_exported_bundle(tmp_path) -> None:
     pytest.importorskip("onnxscript")
     arguments = {**SMALL_FULL, "camera": SMALL["camera"], "modalities": ("lidar",)}

@@ -27,9 +27,6 @@ pytest.importorskip("open3d", reason="Open3D casts the rays and is not installed
 
 from training.synth.world.world import make_world
 
-# worlds take seconds each
-pytestmark = pytest.mark.slow
-
 NYUV2 = AdaShareOptions(
     layout="nyuv2", scenes=2, scale=ImageScale(name="test", keyframes=1, image_width=160, image_height=120)
 )

@@ -34,9 +34,6 @@ from training.synth.world.presets import Preset
 pytest.importorskip("open3d", reason="Open3D casts the rays and is not installed")
 pytest.importorskip("cityscapesscripts", reason="cityscapesscripts is the judge and is not installed")
 
-# worlds take seconds each
-pytestmark = pytest.mark.slow
-
 OPTIONS = CityscapesOptions(
     scenes=2, seed=7, scale=ImageScale(name="test", keyframes=2, image_width=320, image_height=160)
 )
