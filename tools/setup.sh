@@ -73,10 +73,19 @@ install_python_packages() {
     [ -e $VENV/bin/python ] || "$PYTHON" -m venv $VENV
     say "installing $(grep -c '==' requirements.lock) Python packages (3 GB); this takes some minutes"
     # --no-deps: the lock is complete, and a CUDA build of torch must not bring its libraries along. The constraint
-    # also holds for the environments in which pip builds the few packages that have no wheel. --no-compile: of 20,000
+    # also holds for the environments in which the few packages are built that have no wheel. --no-compile: of 20,000
     # modules few are ever imported, and those are compiled then.
-    PIP_CONSTRAINT=requirements.lock PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        $VENV/bin/python -m pip install -qq --no-deps --no-compile -r requirements.lock
+    local pip=("$VENV/bin/python" -m pip install -qq --no-deps --no-compile --disable-pip-version-check)
+    # pip reads the list of every release of every package, which takes it many minutes; uv does without. torch's CPU
+    # build is left to pip, whose settings say where it lies.
+    "${pip[@]}" "$(grep '^uv==' requirements.lock)"
+    if grep -v '^torch==' requirements.lock |
+        $VENV/bin/uv pip install -q --python $VENV/bin/python --no-deps --build-constraints requirements.lock -r -; then
+        "${pip[@]}" "$(grep '^torch==' requirements.lock)"
+    else
+        say "uv could not install the packages (see above); pip does it, which takes longer"
+        PIP_CONSTRAINT=requirements.lock "${pip[@]}" -r requirements.lock
+    fi
     $VENV/bin/python -m pip install -qq --no-deps --no-build-isolation --disable-pip-version-check -e .
     $VENV/bin/python - <<'EOF'
 from importlib.metadata import version
