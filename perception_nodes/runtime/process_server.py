@@ -245,7 +245,7 @@ def _answer(connection: socket.socket, descriptors: Sequence[int], reply: Mappin
 
 
 def _fork_orphan() -> int:
-    """Forks a process whose parent is gone when this returns; 0 in the process itself.
+    """Forks a process that leads its own session, and whose parent is gone, when this returns; 0 in itself.
 
     Raises:
         OSError: There is no room for a process, or there are threads, whose locks a fork would inherit.
@@ -260,8 +260,10 @@ def _fork_orphan() -> int:
         except OSError:
             os._exit(1)
         if pid:
-            os.write(writable, str(pid).encode())
             os._exit(0)
+        # Said by itself and only now: who is told the process may at once want to kill all its session.
+        os.setsid()
+        os.write(writable, str(os.getpid()).encode())
         os.close(readable)
         os.close(writable)
         return 0
@@ -275,8 +277,7 @@ def _fork_orphan() -> int:
 
 
 def _become(request: Mapping[str, object], output: int, ready: int) -> tuple[str, ...]:
-    """Turns a fork into the process asked for: its session, streams, environment and name."""
-    os.setsid()
+    """Turns a fork into the process asked for: its streams, environment and name."""
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(output, 1)
