@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # The same examples in every run, and no deadline: how long one takes tells of the machine, not of the code.
-settings.register_profile("mmmt", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("mmmt", deadline=None, derandomize=True)
 settings.load_profile("mmmt")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
