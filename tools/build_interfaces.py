@@ -138,14 +138,14 @@ def _clean_environment() -> dict[str, str]:
 
 
 def _require_tools() -> None:
-    missing = [name for name in ("cmake", "make", "c++", "cc") if shutil.which(name) is None]
+    missing = [name for name in ("cmake", "c++", "cc") if shutil.which(name) is None]
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         missing.append("Python.h")
     if missing:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise BuildError(
             f"{', '.join(missing)} not found; on Debian or Ubuntu: "
-            f"apt-get install cmake make g++ python{version}-dev"
+            f"apt-get install cmake g++ python{version}-dev"
         )
 
 

@@ -86,7 +86,7 @@ install_python_packages() {
         say "uv could not install the packages (see above); pip does it, which takes longer"
         PIP_CONSTRAINT=requirements.lock "${pip[@]}" -r requirements.lock
     fi
-    $VENV/bin/python -m pip install -qq --no-deps --no-build-isolation --disable-pip-version-check -e .
+    "${pip[@]}" --no-build-isolation -e .
     $VENV/bin/python - <<'EOF'
 from importlib.metadata import version
 
