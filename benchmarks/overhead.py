@@ -56,6 +56,7 @@ def run(
             _log.info("%s at rate %g …", deployment, slowed)
             frames = _frames_of(deployment, recording, rig, seconds, slowed)[warm_up:]
             if frames:
+                _log.info("%d frames, %.0f %% overlapping", len(frames), 100 * _overlapping(frames))
                 found = slowed, frames
             if not frames and found is not None:
                 break  # played still more slowly, nothing is left to count

@@ -115,6 +115,7 @@ class FrameAssembler:
         *,
         decode_threads: int = 2,
         compensate_ego_motion: bool = True,
+        time_stretch: float = 1.0,
     ) -> None:
         """Creates the assembler.
 
@@ -125,11 +126,13 @@ class FrameAssembler:
             decode_threads: Threads that decode images; 1: the caller's.
             compensate_ego_motion: Move each camera by what the vehicle drove between the image's and the
                 frame's stamp.
+            time_stretch: Seconds between two stamps for each second the vehicle drove between them.
         """
         self._rig = rig
         self._needs = needs
         self._book = book
         self._compensate = compensate_ego_motion
+        self._time_stretch = time_stretch
         self._pool = (
             ThreadPoolExecutor(decode_threads, "decode") if decode_threads > 1 and rig.cameras else None
         )
@@ -289,7 +292,7 @@ class FrameAssembler:
                 self._refuse(frame, message, "no_calibration", f"camera masked: {error}")
                 continue
             if motion is not None and self._compensate:
-                elapsed_s = (stamp_ns - message.stamp_ns) * 1e-9
+                elapsed_s = (stamp_ns - message.stamp_ns) * 1e-9 / self._time_stretch
                 # the ego frame at the frame's stamp, seen from where the vehicle was when the image was taken
                 camera_from_ego = camera_from_ego @ geometry.planar_motion(
                     motion.speed, motion.yaw_rate, elapsed_s

@@ -106,6 +106,14 @@ class SensorFusionNode(StackNode):
             0.1,
             100.0,
         )
+        self._time_stretch = number(
+            "time_stretch",
+            1.0,
+            "Seconds between two stamps for each second between the measurements: above 1 where a recording "
+            "is played slowly, below where it is played fast",
+            1e-3,
+            1e3,
+        )
         self._stamp_jump_s = number(
             "stamp_jump_s",
             1.0,
@@ -177,6 +185,7 @@ class SensorFusionNode(StackNode):
             self._book,
             decode_threads=self._decode_threads,
             compensate_ego_motion=self._compensate,
+            time_stretch=self._time_stretch,
         )
         self._reach = heads_fed_by(context.bundle)
         self._admission = FrameAdmission(
@@ -193,14 +202,16 @@ class SensorFusionNode(StackNode):
         self._synchronizer = FrameSynchronizer(
             {
                 name: SensorTiming(
-                    round(sensor.offset_s * 1e9), round(sensor.max_delay_s * 1e9), usable=name in self._used
+                    round(sensor.offset_s * 1e9 * self._time_stretch),
+                    self._widened_ns(sensor.max_delay_s),
+                    usable=name in self._used,
                 )
                 for name, sensor in self._sensors.items()
                 if name in self._heard
             },
             rig.trigger,
             started_ns=self._started_ns,
-            fallback_after_ns=round(self._fallback_after_s * 1e9),
+            fallback_after_ns=self._widened_ns(self._fallback_after_s),
             fallback_period_ns=round(1e9 / self._fallback_rate_hz),
             jump_ns=round(self._stamp_jump_s * 1e9),
         )
@@ -242,6 +253,12 @@ class SensorFusionNode(StackNode):
         self._publish_status()
         # The final account is what a report quotes: it must have left before the process does.
         self._status_publisher.wait_for_all_acked(Duration(seconds=0.5))
+
+    def _widened_ns(self, limit_s: float) -> int:
+        """A limit on times between messages, as wide as a slow replay makes them; never narrower than given:
+        a fast one does not hurry drivers and networks.
+        """
+        return round(limit_s * 1e9 * max(1.0, self._time_stretch))
 
     def release(self) -> None:
         """Closes transport and decoding threads."""
@@ -424,7 +441,7 @@ class SensorFusionNode(StackNode):
         if (
             source is None
             or motion is None
-            or abs(motion.stamp_ns - frame_stamp_ns) > source.max_delay_s * 1e9
+            or abs(motion.stamp_ns - frame_stamp_ns) > self._widened_ns(source.max_delay_s)
         ):
             return None
         return motion
@@ -504,7 +521,8 @@ class SensorFusionNode(StackNode):
             with self._wake:
                 silent_ns = self._synchronizer.silent_for_ns(modality, now_ns)
             silent_s = (now_ns - self._started_ns if silent_ns is None else silent_ns) * 1e-9
-            if silent_s > (_FIRST_MESSAGE_S if silent_ns is None else _SILENCE_S):
+            limit_s = _FIRST_MESSAGE_S if silent_ns is None else _SILENCE_S
+            if silent_s * 1e9 > self._widened_ns(limit_s):
                 self._report_silence(modality, silent_s, ever_heard=silent_ns is not None)
 
     def _report_silence(self, modality: str, silent_s: float, ever_heard: bool) -> None:

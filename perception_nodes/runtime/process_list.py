@@ -14,6 +14,7 @@ from perception_core.configuration import ConfigurationError
 from perception_core.deployment import LOCAL_HOST, STACK_NODES, ProcessSpec, ResolvedDeployment
 from perception_core.overrides import SEPARATOR
 from perception_core.resources import package_root
+from perception_nodes.runtime.replay_pace import overrides_for_pace
 
 PROCESS_MODULE = "perception_nodes.runtime.process"
 
@@ -167,7 +168,9 @@ def build_process_list(
     """
     run_id = run_id or new_run_id()
     names = [name for name in resolved.processes if resolved.host_of(name) == host]
-    described = [_describe(resolved, name, use_sim_time, run_id) for name in names]
+    replayed = any("replay" in process.nodes for process in extra)
+    pace = overrides_for_pace(resolved.deployment.parameters) if replayed else ()
+    described = [_describe(resolved, name, use_sim_time, run_id, pace) for name in names]
     described.sort(
         key=lambda process: -process.shutdown_rank
     )  # stable: within a rank as the deployment lists them
@@ -182,12 +185,14 @@ def build_process_list(
     return described
 
 
-def _describe(resolved: ResolvedDeployment, name: str, use_sim_time: bool, run_id: str) -> ProcessDescription:
+def _describe(
+    resolved: ResolvedDeployment, name: str, use_sim_time: bool, run_id: str, defaults: Sequence[str]
+) -> ProcessDescription:
     spec, nodes = resolved.process_specs[name], resolved.processes[name]
     return ProcessDescription(
         name=name,
         nodes=nodes,
-        command=_runtime_command(resolved, name, use_sim_time, run_id),
+        command=_runtime_command(resolved, name, use_sim_time, run_id, defaults),
         environment=_environment(resolved, spec, _compute_threads(resolved, name)),
         cores=resolved.cores_of(name),
         executor=_executor_text(spec),

@@ -215,6 +215,21 @@ def test_cameras_go_on_when_the_lidar_stops() -> None:
         assert status.frames_fallback == len(bench.frames) == 5
 
 
+def test_a_slow_replay_masks_no_camera_and_starts_no_fallback() -> None:
+    with FusionBench(fallback_after_s=0.3, time_stretch=100.0) as bench:
+        bench.publish_image("camera_left")
+        bench.publish_image("camera_right")
+        bench.later(5.0)  # 50 ms of the drive: within the cameras' 100 ms
+        time.sleep(0.5)  # longer than fallback_after_s
+        bench.publish_image("camera_left")
+        bench.publish_sweep()
+        frame = bench.next_frame()
+        assert bench.valid(frame) == {"lidar": True, "camera_left": True, "camera_right": True}
+        status = bench.finish()
+        assert (status.frames_in, status.frames_out, status.frames_masked) == (1, 1, 0)
+        assert status.frames_fallback == 0
+
+
 def test_a_rig_without_cameras() -> None:
     with FusionBench(RIG_WITHOUT_CAMERAS) as bench:
         bench.publish_sweep()

@@ -12,7 +12,7 @@ import pytest
 from perception_core.bundle import FRAME_TENSORS, MONO_TENSORS, BundleInput, ImageInput, MonoInput
 from perception_core.rig import Rig
 from perception_nodes.fusion.calibration_book import CalibrationBook
-from perception_nodes.fusion.frame_assembly import FrameAssembler, image_sizes
+from perception_nodes.fusion.frame_assembly import EgoMotion, FrameAssembler, image_sizes
 from perception_nodes.fusion.frame_synchronizer import SensorMessage
 from training.datasets.sample import CameraImages, Provenance, Sample
 from training.evaluation.mono_frame import mono_tensors
@@ -83,6 +83,16 @@ def test_the_front_camera_comes_in_both_sizes_whatever_its_place_in_the_rig() ->
     for name, (kind, shape) in MONO_TENSORS.items():
         assert frame.tensors[name].dtype == np.dtype(kind), name
         assert frame.tensors[name].ndim == len(shape), name
+
+
+@pytest.mark.parametrize(("stretch", "driven_m"), [(1.0, 1.0), (10.0, 0.1)])
+def test_a_camera_is_moved_by_what_was_driven_since_its_image(stretch: float, driven_m: float) -> None:
+    at_rest = assemble(ALONE, selection()).tensors["mono_camera_from_ego_44"]
+    assembler = FrameAssembler(RIG, ALONE, make_book(ALONE), decode_threads=1, time_stretch=stretch)
+    moving = assembler.assemble(100_000_000, selection(), EgoMotion(0, speed=10.0, yaw_rate=0.0))
+    point = np.array([20.0, 0.0, 0.0, 1.0])  # 20 m ahead of where the vehicle is 0.1 s after the image
+    seen = moving.tensors["mono_camera_from_ego_44"] @ point
+    np.testing.assert_allclose(seen, at_rest @ (point + np.array([driven_m, 0.0, 0.0, 0.0])), atol=1e-5)
 
 
 def test_a_monocular_bundle_takes_its_camera_only() -> None:

@@ -149,6 +149,25 @@ def test_extra_processes() -> None:
         build_process_list(resolved, extra=[ExtraProcess("stack", nodes=("replay",))])
 
 
+def test_a_slow_replay_widens_the_limits_between_sensors() -> None:
+    stretch = "parameters.sensor_fusion.time_stretch:="
+
+    def stretches(*overrides: str, replayed: bool = True) -> list[list[str]]:
+        resolved = load_deployment("cpu-1process", list(overrides))
+        processes = build_process_list(resolved, extra=[REPLAY] if replayed else [])
+        return [
+            [text.removeprefix(stretch) for text in process.command if text.startswith(stretch)]
+            for process in processes
+        ]
+
+    assert stretches("parameters.replay.rate:=0.1") == [["10.0"], []]
+    assert stretches("parameters.replay.rate:=2") == [["0.5"], []]
+    assert stretches() == [[], []]
+    assert stretches("parameters.replay.rate:=0.1", replayed=False) == [[]]
+    assert stretches("parameters.replay.rate:=0.1", "parameters.replay.stamps:=recorded") == [[], []]
+    assert stretches("parameters.replay.rate:=0.1", f"{stretch}3.0") == [["3.0"], ["3.0"]]
+
+
 def test_environment_of_the_deployment_wins(tmp_path: Path) -> None:
     path = write_resources(tmp_path)
     overrides = [
