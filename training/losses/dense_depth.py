@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from training.losses.image_labels import at_pixels_of
+from training.losses.jared import relative_error_loss
 from training.losses.mono_configuration import DenseDepthLossConfig
 from training.losses.task_loss import TaskLoss, present_index
 
@@ -61,7 +62,7 @@ class DenseDepthLoss:
             absolute = functional.l1_loss(found_n, true_n)
         terms: dict[str, torch.Tensor] = {config.kind: config.weight * absolute}
         if config.relative_weight > 0:
-            relative = ((found_n - true_n) / true_n).abs().mean()
+            relative = relative_error_loss(found_n, true_n)
             terms["relative"] = config.weight * config.relative_weight * relative
         samples = int(valid.flatten(1).any(dim=1).sum())
         return TaskLoss.of_terms(TASK, terms, samples)

@@ -8,6 +8,16 @@ import torch
 _LEAST_DEPTH = 1e-3
 
 
+def relative_error_loss(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Returns mean |(y - ŷ) / y|, the second term of Eq. 8.
+
+    Args:
+        prediction: ŷ of the pixels that count, any shape.
+        truth: y of the same shape, positive.
+    """
+    return ((truth - prediction).abs() / truth.abs().clamp_min(_LEAST_DEPTH)).mean()
+
+
 def jared_loss(prediction: torch.Tensor, truth: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
     """Returns mean |y - ŷ| + λ mean |(y - ŷ) / y|.
 
@@ -16,5 +26,4 @@ def jared_loss(prediction: torch.Tensor, truth: torch.Tensor, weight: float = 1.
         truth: y of the same shape, positive.
         weight: λ. The paper does not give its value; at 1 both errors of depths around 1 weigh the same.
     """
-    error = (truth - prediction).abs()
-    return error.mean() + weight * (error / truth.abs().clamp_min(_LEAST_DEPTH)).mean()
+    return (truth - prediction).abs().mean() + weight * relative_error_loss(prediction, truth)
