@@ -33,8 +33,9 @@ SELF_TEST = (
 )
 
 # The ROS wheels are built in a manylinux container and their exported CMake targets still name its paths.
-CONTAINER_NUMPY = re.compile(
-    r"/opt/python/cp\d+-cp\d+t?/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include"
+# After a set-up that wrote into the cache they come from, they name those of another environment.
+FOREIGN_NUMPY = re.compile(
+    r"(?<![\w}])/[^\s\";]*/lib/python3\.\d+/site-packages/numpy/(?:_core|core)/include"
 )
 CONTAINER_PYTHON = re.compile(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?")
 
@@ -156,10 +157,13 @@ def _mend_cmake_paths(share: Path) -> None:
     numpy_include = numpy.get_include()
     for path in share.rglob("*.cmake"):
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        mended = CONTAINER_NUMPY.sub(lambda _: numpy_include, text)
+        mended = FOREIGN_NUMPY.sub(lambda _: numpy_include, text)
         mended = CONTAINER_PYTHON.sub(lambda _: python_include, mended)
         if mended != text:
-            path.write_text(mended, encoding="utf-8", errors="surrogateescape")
+            # Not into the file itself: uv installs hard links into its cache, which other environments share.
+            beside = path.with_name(path.name + ".mended")
+            beside.write_text(mended, encoding="utf-8", errors="surrogateescape")
+            beside.replace(path)
 
 
 def _publish(stage: Path, prefix: Path, manifest: Path) -> None:
