@@ -18,17 +18,24 @@ def test_overhead_is_the_median_of_what_is_left_of_each_frame() -> None:
     assert found["overhead_ms"] == 20.0
     assert found["limit_ms"] == 10.0
     assert not found["within_limit"]
-    assert found["overlapping"] == 0.0
+    assert found["overlapping_left_out"] == 0
 
 
-def test_replay_is_slowed_down_until_frames_do_not_wait_for_each_other(
+def test_frames_that_began_while_another_was_under_way_are_left_out() -> None:
+    found = overhead._summary([frame(0, 500, 480), frame(100, 50, 0), frame(450, 300, 0), frame(760, 80, 65)])
+    assert found["frames"] == 2
+    assert found["overlapping_left_out"] == 2
+    assert found["overhead_ms"] == 7.5
+
+
+def test_replay_is_slowed_down_while_most_frames_wait_for_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rates = []
 
     def frames_of(deployment: str, recording: Any, rig: Any, seconds: float, rate: float) -> Any:
         rates.append(rate)
-        return [frame(200.0 / rate * number, 900.0, 885.0) for number in range(8)]
+        return [frame(100.0 / rate * number, 450.0, 435.0) for number in range(8)]
 
     monkeypatch.setattr(overhead, "_frames_of", frames_of)
     found = overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
@@ -36,6 +43,7 @@ def test_replay_is_slowed_down_until_frames_do_not_wait_for_each_other(
     for deployment in overhead.DEPLOYMENTS:
         assert found[deployment]["rate"] == 0.2
         assert found[deployment]["frames"] == 6
+        assert found[deployment]["overlapping_left_out"] == 0
         assert found[deployment]["within_limit"]
 
 
@@ -48,7 +56,8 @@ def test_where_a_slower_replay_leaves_no_frames_the_slowest_with_some_counts(
     monkeypatch.setattr(overhead, "_frames_of", frames_of)
     found = overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
     assert found["cpu-2core"]["rate"] == 0.2
-    assert found["cpu-2core"]["overlapping"] == 1.0
+    assert found["cpu-2core"]["frames"] == 1
+    assert found["cpu-2core"]["overlapping_left_out"] == 2
 
 
 def test_a_stack_that_gives_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
