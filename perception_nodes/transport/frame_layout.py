@@ -2,7 +2,8 @@
 
 0   magic 8 bytes | version u32 | table length u32 | trace id u64 | sequence u64
 32  table: JSON, UTF-8
-…   tensors, each on a 64-byte boundary of the address space, C order, native byte order
+…   tensors, each on a 64-byte boundary of the address space, native byte order, in C order or channels last:
+    as they were put, because turning them from one order into the other takes several times as long as copying
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from perception_nodes.transport.interface import TensorError
 from perception_nodes.transport.tensor_types import dtype_name, dtype_of
 
 MAGIC = b"MMMTFRAM"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 _HEADER = struct.Struct("<8sIIQQ")
 
@@ -35,6 +36,7 @@ class TensorEntry:
         shape: Sizes.
         offset: Bytes from the start of the tensor area.
         remote: Where the bytes are when they are not in this memory (GPU), see cuda_memory; else None.
+        channels_last: The second of its four dimensions varies fastest in memory.
     """
 
     name: str
@@ -42,6 +44,7 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     remote: dict[str, Any] | None = None
+    channels_last: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -68,19 +71,23 @@ class FrameLayout:
         cls,
         tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]],
         remote: Mapping[str, dict[str, Any]] | None = None,
+        channels_last: Collection[str] = (),
     ) -> FrameLayout:
         """Lays out tensors given by dtype and shape; those in `remote` take no room."""
         remote = remote or {}
         entries = []
         offset = 0
         for name, (dtype, shape) in tensors.items():
+            sizes = tuple(int(size) for size in shape)
             entry = TensorEntry(
-                name, dtype_name(dtype), tuple(int(size) for size in shape), offset, remote.get(name)
+                name, dtype_name(dtype), sizes, offset, remote.get(name), name in channels_last
             )
             entries.append(entry)
             if entry.remote is None:
                 offset += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
-        table = json.dumps([[e.name, e.dtype, e.shape, e.offset, e.remote] for e in entries]).encode()
+        table = json.dumps(
+            [[e.name, e.dtype, e.shape, e.offset, e.remote, e.channels_last] for e in entries]
+        ).encode()
         return cls(tuple(entries), table, _HEADER.size + len(table) + ALIGNMENT + offset)
 
     def write_header(self, memory: memoryview, trace_id: int, sequence: int) -> None:
@@ -149,13 +156,15 @@ def read_table(memory: memoryview, header: FrameHeader, address: int) -> dict[st
     return entries
 
 
-def _entry(name: Any, dtype: Any, shape: Any, offset: Any, remote: Any) -> TensorEntry:
+def _entry(name: Any, dtype: Any, shape: Any, offset: Any, remote: Any, channels_last: Any) -> TensorEntry:
     sizes = [int(size) for size in shape]
     if not isinstance(name, str) or not isinstance(dtype, str) or min([*sizes, int(offset)]) < 0:
         raise ValueError(f"not a tensor: {name!r} {dtype!r} {shape!r} at {offset!r}")
     if remote is not None and not isinstance(remote, dict):
         raise ValueError(f"not the address of a remote tensor: {remote!r}")
-    return TensorEntry(name, dtype, tuple(sizes), int(offset), remote)
+    if not isinstance(channels_last, bool) or (channels_last and len(sizes) != 4):
+        raise ValueError(f"tensor {name!r} of {len(sizes)} dimensions: channels last is {channels_last!r}")
+    return TensorEntry(name, dtype, tuple(sizes), int(offset), remote, channels_last)
 
 
 def view(buffer: Any, offset: int, entry: TensorEntry) -> torch.Tensor:
@@ -163,5 +172,17 @@ def view(buffer: Any, offset: int, entry: TensorEntry) -> torch.Tensor:
     dtype = dtype_of(entry.dtype)
     if entry.nbytes == 0:
         return torch.empty(entry.shape, dtype=dtype)
-    count = math.prod(entry.shape)
-    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=offset).reshape(entry.shape)
+    flat = torch.frombuffer(buffer, dtype=dtype, count=math.prod(entry.shape), offset=offset)
+    if entry.channels_last:
+        batch, channels, height, width = entry.shape
+        return flat.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+    return flat.reshape(entry.shape)
+
+
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Says whether a tensor lies in memory channels last and not in C order."""
+    return (
+        tensor.ndim == 4
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+    )

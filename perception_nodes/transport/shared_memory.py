@@ -29,6 +29,7 @@ from perception_nodes.transport import cuda_memory
 from perception_nodes.transport.frame_layout import (
     FrameLayout,
     TensorEntry,
+    is_channels_last,
     read_header,
     read_table,
     tensor_area,
@@ -185,7 +186,8 @@ class SharedMemoryWriter:
                 raise TensorError(f"shared-memory writer of '{self._options.producer}' is closed")
             remote, on_host = self._cuda.export(tensors)
             plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-            layout = FrameLayout.plan(plan, remote)
+            turned = {name for name, tensor in on_host.items() if is_channels_last(tensor)}
+            layout = FrameLayout.plan(plan, remote, turned)
             loan, self._loan = self._loan, None
             if loan is None or loan.layout != layout:
                 del loan

@@ -14,6 +14,7 @@ import torch
 from hypothesis import strategies
 from transport_fixtures import assert_same, make_frame
 
+from perception_nodes.transport.frame_layout import is_channels_last
 from perception_nodes.transport.interface import TensorError, TensorExpiredError
 from perception_nodes.transport.shared_memory import (
     SharedMemoryOptions,
@@ -105,6 +106,20 @@ def test_loaned_tensors_are_sent_as_they_are(pair: tuple[SharedMemoryWriter, Sha
     assert_same(found, {"a": torch.arange(20.0).reshape(4, 5), "b": torch.tensor([True, False, True])})
     # Same sample: writer and reader map it at different addresses but at the same place within a page.
     assert found["a"].data_ptr() % 4096 == lent["a"].data_ptr() % 4096
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 64, 32, 32), (1, 1, 4, 4), (1, 7, 1, 1), (0, 3, 2, 2)])
+def test_channels_last_stays_channels_last(
+    pair: tuple[SharedMemoryWriter, SharedMemoryReader], shape: tuple[int, ...]
+) -> None:
+    writer, reader = pair
+    feature_bchw = torch.rand(shape).to(memory_format=torch.channels_last)
+
+    for trace_id, tensor in ((1, feature_bchw), (2, feature_bchw.contiguous())):
+        taken = reader.take(trace_id, writer.put(trace_id, {"feature": tensor}))["feature"]
+
+        assert torch.equal(taken, tensor)
+        assert is_channels_last(taken) == is_channels_last(tensor)
 
 
 def test_loan_that_was_not_put_is_dropped(pair: tuple[SharedMemoryWriter, SharedMemoryReader]) -> None:
