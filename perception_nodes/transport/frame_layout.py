@@ -3,7 +3,7 @@
 0   magic 8 bytes | version u32 | table length u32 | trace id u64 | sequence u64
 32  table: JSON, UTF-8
 …   tensors, each on a 64-byte boundary of the address space, native byte order, in C order or channels last:
-    as they were put, because turning them from one order into the other takes several times as long as copying
+    as they were put, because turning them from one order into the other takes several times as long as a copy
 """
 
 from __future__ import annotations
