@@ -9,7 +9,7 @@ sensor_fusion's image decoding and frame assembly (`preparation`); `overhead` is
 difference frame by frame: announcements, transport, executors, waiting. The chain goes through the data a
 stage needed and through the device it had to wait for, whichever came last. Frames that began while another
 was under way are left out, or the figure would measure the load instead; where these are most of them, the
-recording is played more slowly.
+recording is played more slowly. `handover`: what the machine alone takes to wake a process on another core.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks._handover import measure_handover
 from benchmarks._stack import StageListener, recording_and_rig, replay_overrides, running
 
 NAME = "overhead"
@@ -48,7 +49,7 @@ def run(
     warm_up: Annotated[int, typer.Option(help="Frames not counted at the start.", min=0)] = 5,
 ) -> dict[str, Any]:
     """Runs each deployment in turn."""
-    result: dict[str, Any] = {"seconds": seconds, "output": OUTPUT}
+    result: dict[str, Any] = {"seconds": seconds, "output": OUTPUT, "handover": measure_handover()}
     for deployment in DEPLOYMENTS:
         found: tuple[float, list[dict[str, float]]] | None = None
         for attempt in range(_ATTEMPTS):

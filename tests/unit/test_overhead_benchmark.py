@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from benchmarks import overhead
+from benchmarks import _handover, overhead
+
+
+@pytest.fixture(autouse=True)
+def _quick_handover(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_handover, "ROUNDS", 5)
+    monkeypatch.setattr(_handover, "_PAUSE_S", 0.01)
 
 
 def frame(begun: float, end_to_end: float, networks: float = 50.0) -> dict[str, float]:
@@ -64,3 +71,10 @@ def test_a_stack_that_gives_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(overhead, "_frames_of", lambda *_: [])
     with pytest.raises(RuntimeError, match="no frame came through"):
         overhead.run(recording=None, rig=None, seconds=30.0, rate=0.4, warm_up=2)
+
+
+def test_a_handover_takes_time_and_leaves_this_process_its_cores() -> None:
+    cores = os.sched_getaffinity(0)
+    found = _handover.measure_handover()
+    assert 0 < found["p50_ms"] <= found["p90_ms"]
+    assert os.sched_getaffinity(0) == cores
