@@ -37,6 +37,8 @@ from perception_nodes.recordings.items import (
 from perception_nodes.recordings.nuscenes_labels import DETECTION_CLASSES, camera_modality, detection_class
 
 LIDAR_CHANNEL = "LIDAR_TOP"
+#: Of the data set's own cameras, and what their rig expects.
+NUSCENES_IMAGE_SIZE = (1600, 900)
 POINT_FIELDS = ("x", "y", "z", "intensity", "ring")
 
 _Row = dict[str, Any]
@@ -68,7 +70,6 @@ class NuscenesDatasetRecording:
 
     kind = "nuscenes"
     endless = False
-    rig_name: str | None = "nuscenes"
     clock_offset_ns = 0
     end_fault: str | None = None
 
@@ -93,6 +94,9 @@ class NuscenesDatasetRecording:
             raise RecordingError(
                 f"{tables}: tables cannot be read: {type(error).__name__}: {error}"
             ) from error
+        # Generated worlds come in other sizes, which the nuScenes vehicle's rig would refuse.
+        camera_sizes = {size for name, size in self._sizes.items() if name != LIDAR_CHANNEL}
+        self.rig_name: str | None = "nuscenes" if camera_sizes <= {NUSCENES_IMAGE_SIZE} else "synthetic"
         self.description = (
             f"nuScenes scene '{self.name}': {len(self.sensor_frames)} sensors, {self.duration_s:.1f} s; "
             "odometry from the ego poses"

@@ -22,6 +22,8 @@ from perception_core.geometry import (
     transform_from_quaternion,
     transform_points,
 )
+from perception_core.resources import find_named
+from perception_core.rig import load_rig
 from perception_nodes.recordings import RecordingError, cdr, open_recording
 from perception_nodes.recordings.bag_types import BagTypes
 from perception_nodes.recordings.image_files import ImageFileError, image_format, image_size
@@ -468,6 +470,23 @@ def test_nuscenes_folder(tmp_path: Path) -> None:
     assert last.velocity_2 is not None
     np.testing.assert_allclose(last.velocity_2, [10 * np.cos(0.1), -10 * np.sin(0.1)], atol=1e-9)
     assert recording.camera_intrinsics()["camera_front"].width == 100
+
+
+@pytest.mark.parametrize(
+    ("size", "rig_name"), [((1600, 900), "nuscenes"), ((400, 225), "synthetic"), ((1600, 899), "synthetic")]
+)
+def test_rig_of_a_nuscenes_folder_accepts_its_images(
+    tmp_path: Path, size: tuple[int, int], rig_name: str
+) -> None:
+    table = write_nuscenes_folder(tmp_path / "set") / "v1.0-test" / "sample_data.json"
+    rows = json.loads(table.read_text())
+    for row in rows:
+        if row["width"]:
+            row["width"], row["height"] = size
+    table.write_text(json.dumps(rows))
+    assert open_recording(tmp_path / "set").rig_name == rig_name
+    rig = load_rig(find_named("rig", "hw_configs/rigs", rig_name))
+    assert rig.cameras["camera_front"].expected_size in (None, size)
 
 
 def test_nuscenes_folder_with_lost_files_and_unknown_scene(tmp_path: Path) -> None:

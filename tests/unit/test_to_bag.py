@@ -133,7 +133,7 @@ def test_boxes_and_motion_are_those_of_the_data_set(bag: Path, data: Path) -> No
 
 def test_the_bag_replays_and_a_rig_can_be_drafted(bag: Path, data: Path) -> None:
     recording = open_recording(bag)
-    assert recording.rig_name == "nuscenes"
+    assert recording.rig_name == "synthetic"  # not the size of nuScenes' images
     played = list(recording.messages())
     assert not any(isinstance(item, FaultItem) for item in played)
     assert sum(isinstance(item, SerializedItem) for item in played) == len(played)
@@ -142,7 +142,7 @@ def test_the_bag_replays_and_a_rig_can_be_drafted(bag: Path, data: Path) -> None
         *("LIDAR_TOP", "CAM_FRONT", "CAM_BACK")
     }
     drafted = Rig.model_validate(yaml.safe_load(rig_text(draft_rig(survey_bag(bag)))))
-    rig = load_rig(Path(__file__).parents[2] / "hw_configs" / "rigs" / "nuscenes.yaml")
+    rig = load_rig(Path(__file__).parents[2] / "hw_configs" / "rigs" / "synthetic.yaml")
     assert drafted.ego_frame == rig.ego_frame
     assert drafted.lidar is not None
     assert rig.lidar is not None
@@ -164,7 +164,7 @@ def test_a_single_file(data: Path, tmp_path: Path, suffix: str) -> None:
     topics = {item.topic for item in recording.messages() if isinstance(item, SerializedItem)}
     assert {"/sensors/lidar/points", "/odom", "/sensors/camera_back/image/compressed"} <= topics
     assert len(recording.static_transforms()) == 3
-    assert "with rig nuscenes" in done.output  # which one file cannot carry
+    assert "with rig synthetic" in done.output  # which one file cannot carry
     if suffix == ".mcap":
         assert len(messages(out)["/sensors/lidar/points"]) == 6
 
@@ -177,7 +177,7 @@ def test_from_the_middle(data: Path, tmp_path: Path) -> None:
 def test_data_info_knows_the_bag(bag: Path) -> None:
     done = runner.invoke(data_app, ["info", str(bag)])
     assert done.exit_code == 0
-    assert "rig: nuscenes" in done.output
+    assert "rig: synthetic" in done.output
     assert "/sensors/camera_back/image/compressed" in done.output
 
 
