@@ -9,7 +9,9 @@ sensor_fusion's image decoding and frame assembly (`preparation`); `overhead` is
 difference frame by frame: announcements, transport, executors, waiting. The chain goes through the data a
 stage needed and through the device it had to wait for, whichever came last. Frames that began while another
 was under way are left out, or the figure would measure the load instead; where these are most of them, the
-recording is played more slowly. `handover`: what the machine alone takes to wake a process on another core.
+recording is played more slowly. So are frames in which the machine itself stood still (the host of a virtual
+machine runs something else), unless hardly any is left: `with_stalls` is the same with them. `handover`: what
+the machine alone takes to wake a process on another core.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import typer
 
 from benchmarks._handover import measure_handover
 from benchmarks._stack import StageListener, recording_and_rig, replay_overrides, running
+from benchmarks._stalls import StallWatch, disturbed
 
 NAME = "overhead"
 
@@ -33,6 +36,8 @@ OUTPUT = "detection3d_head"
 
 #: How often the replay is slowed down, and the share of frames that may come while another is under way.
 _ATTEMPTS, _TOLERATED_OVERLAP = 4, 0.5
+#: As few frames without a stall of the machine are still counted by themselves.
+_FEWEST_FRAMES = 5
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +81,17 @@ def _frames_of(
 ) -> list[dict[str, float]]:
     path, rig = recording_and_rig(recording, rig)
     with StageListener() as listener:
-        with running(deployment, replay_overrides(path, rig, rate)) as (resolved, supervisor):
+        with (
+            running(deployment, replay_overrides(path, rig, rate)) as (resolved, supervisor),
+            StallWatch() as watch,
+        ):
             supervisor.wait(seconds)
         time.sleep(0.5)  # the last reports are still on their way when the processes end
-        return _whole_frames(list(listener.timings), resolved.bundle)
+        frames = _whole_frames(list(listener.timings), resolved.bundle)
+    for frame in frames:
+        begin, end = frame["begun"] / 1e3, (frame["begun"] + frame["end_to_end"]) / 1e3
+        frame["stalled"] = float(disturbed(begin, end, watch.stalls))
+    return frames
 
 
 def _whole_frames(timings: list[Any], bundle: Any) -> list[dict[str, float]]:
@@ -143,15 +155,25 @@ def _needed(stage: str, feeds: dict[str, tuple[str, ...]]) -> set[str]:
     return found
 
 
-def _summary(every_frame: list[dict[str, float]]) -> dict[str, float | int | bool]:
-    frames = _alone(every_frame)
+def _summary(every_frame: list[dict[str, float]]) -> dict[str, Any]:
+    alone = _alone(every_frame)
+    calm = [frame for frame in alone if not frame["stalled"]]
+    counted = calm if len(calm) >= _FEWEST_FRAMES else alone
+    return {
+        **_medians(counted),
+        "overlapping_left_out": len(every_frame) - len(alone),
+        "stalled_left_out": len(alone) - len(counted),
+        "with_stalls": _medians(alone),
+    }
+
+
+def _medians(frames: list[dict[str, float]]) -> dict[str, float | int | bool]:
     end_to_end = statistics.median(frame["end_to_end"] for frame in frames)
     overhead = statistics.median(
         frame["end_to_end"] - frame["preparation"] - frame["networks"] for frame in frames
     )
     return {
         "frames": len(frames),
-        "overlapping_left_out": len(every_frame) - len(frames),
         "end_to_end_p50_ms": round(end_to_end, 3),
         "compute_p50_ms": round(statistics.median(f["preparation"] + f["networks"] for f in frames), 3),
         "preparation_p50_ms": round(statistics.median(f["preparation"] for f in frames), 3),

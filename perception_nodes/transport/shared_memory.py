@@ -126,6 +126,15 @@ def _map(sample: Any, nbytes: int) -> Any:
     return memory
 
 
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copies a tensor into memory of the same shape, unless it lies there already."""
+    if source.stride() != target.stride():
+        target.copy_(source)
+    elif source.data_ptr() != target.data_ptr():
+        # torch shares a copy out among threads; waking another core takes longer than copying
+        ctypes.memmove(target.data_ptr(), source.data_ptr(), target.nbytes)
+
+
 @dataclass
 class _Loan:
     """A sample in the writer's hands."""
@@ -193,8 +202,7 @@ class SharedMemoryWriter:
                 del loan
                 loan = self._lend(layout)
             for name, target in loan.tensors.items():
-                if on_host[name].data_ptr() != target.data_ptr() or not on_host[name].is_contiguous():
-                    target.copy_(on_host[name].detach())
+                _copy(on_host[name].detach(), target)
             self._sequence += 1
             loan.layout.write_header(memoryview(loan.memory).cast("B"), trace_id, self._sequence)
             devices = {name: str(tensor.device) for name, tensor in tensors.items()}

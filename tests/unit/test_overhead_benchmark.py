@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from typing import Any
 
 import pytest
 
 from benchmarks import _handover, overhead
+from benchmarks._stalls import STALL_S, StallWatch, disturbed
 
 
 @pytest.fixture(autouse=True)
@@ -16,8 +19,14 @@ def _quick_handover(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_handover, "_PAUSE_S", 0.01)
 
 
-def frame(begun: float, end_to_end: float, networks: float = 50.0) -> dict[str, float]:
-    return {"begun": begun, "end_to_end": end_to_end, "preparation": 10.0, "networks": networks}
+def frame(begun: float, end_to_end: float, networks: float = 50.0, stalled: bool = False) -> dict[str, float]:
+    return {
+        "begun": begun,
+        "end_to_end": end_to_end,
+        "preparation": 10.0,
+        "networks": networks,
+        "stalled": float(stalled),
+    }
 
 
 def test_overhead_is_the_median_of_what_is_left_of_each_frame() -> None:
@@ -33,6 +42,19 @@ def test_frames_that_began_while_another_was_under_way_are_left_out() -> None:
     assert found["frames"] == 2
     assert found["overlapping_left_out"] == 2
     assert found["overhead_ms"] == 7.5
+
+
+@pytest.mark.parametrize(("calm", "counted"), [(5, 5), (4, 7)])
+def test_frames_of_a_machine_that_stood_still_count_where_hardly_any_other_is_left(
+    calm: int, counted: int
+) -> None:
+    frames = [frame(1000 * number, 100, 80) for number in range(calm)]
+    frames += [frame(1000 * (calm + number), 900, 80, stalled=True) for number in range(3)]
+    found = overhead._summary(frames)
+    assert found["frames"] == counted
+    assert found["stalled_left_out"] == len(frames) - counted
+    assert found["overhead_ms"] == 10.0
+    assert found["with_stalls"]["frames"] == len(frames)
 
 
 def test_replay_is_slowed_down_while_most_frames_wait_for_each_other(
@@ -78,3 +100,20 @@ def test_a_handover_takes_time_and_leaves_this_process_its_cores() -> None:
     found = _handover.measure_handover()
     assert 0 < found["p50_ms"] <= found["p90_ms"]
     assert os.sched_getaffinity(0) == cores
+
+
+def test_a_core_that_keeps_a_sleeper_waiting_stood_still() -> None:
+    with StallWatch() as watch:
+        watcher, _ = watch._watchers[0]
+        assert watcher.pid is not None
+        time.sleep(0.05)
+        begin = time.monotonic()
+        os.kill(watcher.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.kill(watcher.pid, signal.SIGCONT)
+        end = time.monotonic()
+        time.sleep(0.05)
+    assert disturbed(begin, end, watch.stalls)
+    assert watch.stalls == sorted(watch.stalls)
+    assert all(later - earlier > STALL_S for earlier, later in watch.stalls)
+    assert not disturbed(0.0, 0.001, watch.stalls)
